@@ -1,0 +1,43 @@
+"""The command `karyon`: one subcommand per module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from karyon import __version__
+from karyon.errors import KaryonError
+
+COMMANDS = ("demo_slides", "link_profiles", "scores", "sheet", "train")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run the subcommand.
+
+    Args:
+        arguments: Words after the program's name; ``None`` takes the process' own.
+
+    Returns:
+        Exit status: 0, or 1 with a message where the user has something to mend.
+    """
+    parser = argparse.ArgumentParser(
+        prog="karyon", description="Every nucleus in a cohort of whole-slide images."
+    )
+    parser.add_argument("--version", action="version", version=f"karyon {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = import_module(f"karyon.cli.{name}")
+        subparser = subparsers.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        module.configure(subparser)
+        subparser.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except KaryonError as error:
+        print(f"karyon: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The plan of a cohort: which slide belongs to which shard, one small TSV per shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from karyon.io.atomic import atomic_path
+
+
+@dataclass(frozen=True)
+class SlideRow:
+    """A slide of the plan: the sheet's columns, and what identifies the files behind them.
+
+    ``mpp`` is 0 where the sheet gives none. Sizes are in bytes, times in nanoseconds.
+    """
+
+    slide_id: str
+    path: str
+    size: int
+    mtime_ns: int
+    mpp: float
+    organ: str
+    stain: str
+    patient: str
+    split: str
+    label_quality: str
+    annotations: str
+    annotation_format: str
+    annotations_size: int
+    annotations_mtime_ns: int
+
+
+def shard_of(slide_id: str, shards: int) -> str:
+    """Name of a slide's shard: its id where each slide has its own, else a stable hash.
+
+    Args:
+        slide_id: From the sheet.
+        shards: Number of shards of the cohort; 0 means one per slide.
+    """
+    if shards == 0:
+        return slide_id
+    digest = hashlib.sha256(slide_id.encode()).digest()
+    return f"shard-{int.from_bytes(digest[:8], 'big') % shards:05d}"
+
+
+def write_plan(sheet: pd.DataFrame, folder: Path, shard_size: int) -> list[str]:
+    """Write ``<shard>.tsv`` for every shard, only where its content changed.
+
+    The number of shards is fixed when the cohort is first planned, so a slide that is added later
+    touches one shard; a new ``shard_size`` plans anew.
+
+    Args:
+        sheet: A checked cohort sheet.
+        folder: ``results/<cohort>/plan``.
+        shard_size: Slides per shard, on average; 1 gives each slide its own.
+
+    Returns:
+        Names of the shards, sorted.
+    """
+    shards = _number_of_shards(folder / "shards.json", len(sheet), shard_size)
+    rows: dict[str, list[str]] = {}
+    for record in sheet.to_dict("records"):
+        row = _plan_row({str(key): value for key, value in record.items()})
+        rows.setdefault(shard_of(row.slide_id, shards), []).append(
+            "\t".join(str(getattr(row, field.name)) for field in fields(SlideRow))
+        )
+    header = "\t".join(field.name for field in fields(SlideRow))
+    for shard, lines in rows.items():
+        _write_if_changed(folder / f"{shard}.tsv", "\n".join([header, *lines, ""]))
+    for stale in set(folder.glob("*.tsv")) - {folder / f"{shard}.tsv" for shard in rows}:
+        stale.unlink()
+    return sorted(rows)
+
+
+def planned_shards(folder: Path) -> list[str]:
+    """Shards of a plan that is already written, sorted; what a job on another machine sees."""
+    return sorted(path.stem for path in folder.glob("*.tsv"))
+
+
+def read_plan(path: Path) -> list[SlideRow]:
+    """The slides of one shard."""
+    frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, quoting=3)
+    casts = {"int": int, "float": float, "str": str}
+    return [
+        SlideRow(**{field.name: casts[str(field.type)](record[field.name]) for field in fields(SlideRow)})
+        for record in frame.to_dict("records")
+    ]
+
+
+def _number_of_shards(path: Path, slides: int, shard_size: int) -> int:
+    if path.exists():
+        stored = json.loads(path.read_text())
+        if stored["shard_size"] == shard_size:
+            return int(stored["shards"])
+    shards = 0 if shard_size == 1 else -(-slides // shard_size)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"shards": shards, "shard_size": shard_size}))
+    return shards
+
+
+def _plan_row(record: dict[str, Any]) -> SlideRow:
+    size, mtime = _file_facts(record["path"])
+    annotations_size, annotations_mtime = _file_facts(record["annotations"])
+    known: dict[str, Any] = {
+        "size": size,
+        "mtime_ns": mtime,
+        "mpp": 0.0 if math.isnan(record["mpp"]) else record["mpp"],
+        "annotations_size": annotations_size,
+        "annotations_mtime_ns": annotations_mtime,
+    }
+    content: dict[str, Any] = {**record, **known}
+    return SlideRow(**{field.name: content[field.name] for field in fields(SlideRow)})
+
+
+def _file_facts(path: str) -> tuple[int, int]:
+    """Size and time of a file; zeros where there is none, which its stage then reports."""
+    try:
+        facts = Path(path).stat() if path else None
+    except OSError:
+        facts = None
+    return (facts.st_size, facts.st_mtime_ns) if facts else (0, 0)
+
+
+def _write_if_changed(path: Path, content: str) -> None:
+    if path.exists() and path.read_text(encoding="utf-8") == content:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")

@@ -1,0 +1,222 @@
+"""Run one stage on the slides of a shard: each on its own, resumable, failures kept apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from karyon.cohort.layout import SlideFiles
+from karyon.cohort.plan import SlideRow, read_plan
+from karyon.errors import KaryonError, SlideError
+from karyon.io.atomic import atomic_path
+
+logger = logging.getLogger("karyon")
+
+# Raised by hand when a stage's result changes for the same input and settings: editing the package
+# alone re-runs nothing.
+STAGE_VERSION = {"tissue": 1, "stain": 1, "infer": 1, "stitch": 1, "nuclei": 1, "evaluate": 1}
+# What of the plan each stage depends on, besides the stages before it.
+STAGE_COLUMNS = {
+    "tissue": ("path", "size", "mtime_ns", "mpp"),
+    "stain": ("stain",),
+    "evaluate": ("annotations", "annotation_format", "annotations_size", "annotations_mtime_ns"),
+}
+DONE, NO_TISSUE, NOT_ANNOTATED, SKIPPED, FAILED = "done", "no_tissue", "not_annotated", "skipped", "failed"
+
+
+@dataclass(frozen=True)
+class SlideTask:
+    """What a stage is given of one slide.
+
+    Attributes:
+        row: The slide's row of the plan.
+        files: Where its files lie.
+        settings: The stage's part of the configuration.
+        threads: CPU threads that may be used.
+        gpus: GPUs that may be used.
+        fingerprint: Of the slide, the settings and all stages so far.
+    """
+
+    row: SlideRow
+    files: SlideFiles
+    settings: dict[str, Any]
+    threads: int
+    gpus: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reports of one slide.
+
+    Attributes:
+        status: ``done``, ``no_tissue`` or ``not_annotated``.
+        warning: What a user should know although it went well.
+        facts: Counts and measurements, which become columns of the manifest.
+        outputs: Files written; should one disappear, the slide is done again.
+    """
+
+    status: str = DONE
+    warning: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    outputs: tuple[Path, ...] = ()
+
+
+def run_shard(
+    process: Callable[[SlideTask], StageResult],
+    *,
+    stage: str,
+    plan: str,
+    upstream: str | None,
+    manifest: str,
+    settings: dict[str, Any],
+    version: int,
+    threads: int,
+    last_attempt: bool,
+    log: str,
+    gpus: int = 0,
+) -> None:
+    """Process every slide of a shard that is not done yet, and write the shard's manifest.
+
+    Args:
+        process: The stage, for one slide.
+        stage: Its name.
+        plan: The shard's TSV.
+        upstream: Manifest of the stage before, if any; slides that failed there are passed over.
+        manifest: Where the manifest (Parquet) goes: ``results/<cohort>/manifests/<stage>/<shard>.parquet``.
+        settings: What of the configuration matters to this stage; part of the fingerprint.
+        version: The stage's version; part of the fingerprint.
+        threads: CPU threads of the job.
+        last_attempt: No retry will follow: record failures instead of asking for one.
+        log: Log file.
+        gpus: GPUs of the job.
+
+    Raises:
+        SystemExit: A slide failed in a way that may pass, and attempts remain.
+    """
+    _log_to(log)
+    cohort = Path(manifest).parents[2]
+    before = _read_manifest(upstream)
+    rows = []
+    slides = read_plan(Path(plan))
+    for number, row in enumerate(slides, start=1):
+        previous = before.get(row.slide_id)
+        files = SlideFiles(cohort, row.slide_id)
+        fingerprint = _fingerprint(stage, row, settings, version, previous)
+        task = SlideTask(row, files, settings, threads, gpus, fingerprint)
+        result = _passed_over(task, previous) or _recorded(task, stage) or _attempt(process, task, stage)
+        rows.append(result)
+        state = result["status"] + (f": {result['error']}" if result["error"] else "")
+        logger.info(
+            "%s %d/%d %s: %s (%.1f s)", stage, number, len(slides), row.slide_id, state, result["seconds"]
+        )
+    if not last_attempt and any(row["retry"] for row in rows):
+        failed = [row["slide_id"] for row in rows if row["retry"]]
+        names = ", ".join(failed[:5])
+        sys.exit(f"{stage}: {len(failed)} slides failed and will be tried again: {names}; see {log}")
+    with atomic_path(Path(manifest)) as temporary:
+        pd.DataFrame(rows).drop(columns="retry").to_parquet(temporary, index=False)
+
+
+def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage: str) -> dict[str, Any]:
+    """Run the stage on a slide; whatever it raises becomes the slide's row."""
+    start = time.perf_counter()
+    try:
+        result = process(task)
+    except SlideError as error:
+        logger.warning("%s %s: %s", stage, task.row.slide_id, error)
+        return _row(task, FAILED, str(error), time.perf_counter() - start)
+    except KaryonError:
+        raise  # the model or the configuration: every slide would fail alike
+    except Exception as error:
+        logger.exception("%s %s", stage, task.row.slide_id)
+        message = f"{type(error).__name__}: {error}"
+        return {**_row(task, FAILED, message, time.perf_counter() - start), "retry": True}
+    row = _row(task, result.status, "", time.perf_counter() - start, result.warning)
+    row.update(result.facts)
+    content = {
+        "row": {key: value for key, value in row.items() if key != "retry"},
+        "outputs": {str(path.relative_to(task.files.cohort)): path.stat().st_size for path in result.outputs},
+    }
+    with atomic_path(task.files.record(stage)) as temporary:
+        temporary.write_text(json.dumps(content))
+    return row
+
+
+def _recorded(task: SlideTask, stage: str) -> dict[str, Any] | None:
+    """The row of an earlier run, if it was of the same fingerprint and its files are still there."""
+    path = task.files.record(stage)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if content["row"]["fingerprint"] != task.fingerprint:
+        return None
+    for name, size in content["outputs"].items():
+        output = task.files.cohort / name
+        if not output.is_file() or output.stat().st_size != size:
+            return None
+    return {**content["row"], "retry": False}
+
+
+def _passed_over(task: SlideTask, previous: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The row of a slide that the stage before could not finish."""
+    if previous is None or previous["status"] == DONE:
+        return None
+    if previous["status"] in (NO_TISSUE, NOT_ANNOTATED):
+        return _row(task, previous["status"], "", 0.0)
+    return _row(task, SKIPPED, previous["error"], 0.0)
+
+
+def _row(task: SlideTask, status: str, error: str, seconds: float, warning: str = "") -> dict[str, Any]:
+    return {
+        "slide_id": task.row.slide_id,
+        "status": status,
+        "error": error,
+        "warning": warning,
+        "seconds": round(seconds, 3),
+        "fingerprint": task.fingerprint,
+        "retry": False,
+    }
+
+
+def _fingerprint(
+    stage: str, row: SlideRow, settings: dict[str, Any], version: int, previous: dict[str, Any] | None
+) -> str:
+    columns = asdict(row)
+    content = {
+        "slide": {name: columns[name] for name in STAGE_COLUMNS.get(stage, ())},
+        "settings": settings,
+        "version": version,
+        "upstream": previous["fingerprint"] if previous else "",
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read_manifest(path: str | None) -> dict[str, dict[str, Any]]:
+    if path is None:
+        return {}
+    records = pd.read_parquet(path).to_dict("records")
+    return {str(record["slide_id"]): {str(key): value for key, value in record.items()} for record in records}
+
+
+def _log_to(path: str) -> None:
+    """Send the package's log to the job's file, and a line per slide to the terminal."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    logger.setLevel(logging.INFO)
+    logger.handlers = [
+        logging.FileHandler(path, mode="a", encoding="utf-8"),
+        logging.StreamHandler(sys.stderr),
+    ]
+    logger.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.handlers[1].setFormatter(logging.Formatter("%(message)s"))
+    logger.propagate = False

@@ -1,0 +1,56 @@
+"""Stage `nuclei`: from the slide-level map to the table of nuclei."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from karyon.cohort.shard import SlideTask, StageResult
+from karyon.cohort.stages.tissue import TissueFiles
+from karyon.models.card import read_card
+from karyon.nuclei.decode import decode, map_threshold
+from karyon.nuclei.export import write_csv, write_geojson, write_mask
+from karyon.nuclei.table import nuclei_table, write_nuclei
+from karyon.tiles.grid import Grid
+from karyon.tiles.store import open_store
+
+
+def find_nuclei(task: SlideTask) -> StageResult:
+    """Decode a slide's map and write its table, and what else is configured.
+
+    Settings: the configuration's ``nuclei``, and the folder of the model.
+    """
+    settings, files = task.settings, task.files
+    card = read_card(Path(settings["model"]))
+    decoding = card.decoding
+    if settings["threshold"] is not None:
+        decoding = replace(decoding, threshold=settings["threshold"])
+    tissue = TissueFiles.read(files)
+    facts = tissue.facts
+    outputs = [files.nuclei]
+    with open_store(files.map) as store:
+        grid = Grid(**store.attrs.asdict()["grid"])  # type: ignore[arg-type]
+        maximum = int(np.asarray(store["maximum"])[0])
+        found = decode(store["map"], decoding, maximum, card.mpp)  # type: ignore[arg-type]
+        if settings["mask"]:
+            write_mask(files.nuclei_mask, store["map"], map_threshold(decoding, maximum), grid, facts.mpp)  # type: ignore[arg-type]
+            outputs.append(files.nuclei_mask)
+    table = nuclei_table(task.row.slide_id, found, grid, facts)
+    if settings["csv"]:
+        write_csv(files.nuclei_csv, table)
+        outputs.append(files.nuclei_csv)
+    if settings["geojson"]:
+        write_geojson(files.nuclei_geojson, table, facts)
+        outputs.append(files.nuclei_geojson)
+    write_nuclei(files.nuclei, table, facts, card, task.fingerprint)
+    area = float(tissue.mask.sum()) * (facts.mpp * tissue.mask_grid.scale / 1000) ** 2
+    return StageResult(
+        facts={
+            "nuclei": len(table),
+            "nuclei_per_mm2": round(len(table) / area, 2),
+            "threshold": decoding.threshold,
+        },
+        outputs=tuple(outputs),
+    )

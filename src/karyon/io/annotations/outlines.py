@@ -1,0 +1,172 @@
+"""Nuclei written as outlines: Aperio ImageScope XML and QuPath GeoJSON."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+import shapely
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse
+from shapely.geometry.base import BaseGeometry
+
+from karyon.errors import SlideError
+from karyon.io.annotations.files import check_readable
+from karyon.io.annotations.points import PointList
+
+# Most freehand outlines cross themselves at a vertex or two (70 to 80 % in the MoNuSeg files), which leaves
+# slivers: the largest part kept 98.6 % of the area or more. One that falls into halves is a mistake.
+LARGEST_SHARE = 0.9
+# A gzipped file may say anything of its size; the text of ten million nuclei is about this long.
+MAX_TEXT_BYTES = 4 * 1024**3
+
+
+def read_imagescope(path: Path) -> PointList:
+    """Area centroids of the regions of an Aperio ImageScope file; the class is the name of their layer.
+
+    Regions marked ``NegativeROA`` are holes, not nuclei, and are left out.
+
+    Raises:
+        SlideError: The file is unreadable or not such XML, uses entities, or a region is no outline.
+    """
+    check_readable(path)
+    try:
+        root = parse(path).getroot()
+    except DefusedXmlException as error:
+        raise SlideError(
+            f"{path}: declares entities or external references, which are refused ({error}); remove them."
+        ) from error
+    except (OSError, ParseError, ValueError, LookupError) as error:
+        raise SlideError(f"{path}: not XML that can be parsed ({error}); export it again.") from error
+    if root is None or root.tag != "Annotations":
+        raise SlideError(
+            f"{path}: the outermost element is not <Annotations>; expected XML as ImageScope saves it."
+        )
+    positions, names = [], []
+    for number, layer in enumerate(root.iter("Annotation"), start=1):
+        for region in layer.iter("Region"):
+            if region.get("NegativeROA") == "1":
+                continue
+            where = f"{path}, annotation {layer.get('Id', number)}, region {region.get('Id', '(no Id)')}"
+            positions.append(_centroid(_outline(_vertices(region, where), where)))
+            names.append(layer.get("Name") or None)
+    return positions, names
+
+
+def _vertices(region: Element, where: str) -> list[tuple[float, float]]:
+    try:
+        return [(float(vertex.attrib["X"]), float(vertex.attrib["Y"])) for vertex in region.iter("Vertex")]
+    except (KeyError, ValueError) as error:
+        raise SlideError(f"{where}: a vertex lacks a number X or Y ({error}); expected both.") from error
+
+
+def read_geojson(path: Path) -> PointList:
+    """Points and area centroids of a GeoJSON file, plain or gzipped, as QuPath writes it.
+
+    A FeatureCollection, a list of features or a single feature. Each Point, each point of a MultiPoint, each
+    Polygon and each MultiPolygon is a nucleus; of a QuPath cell its ``nucleusGeometry`` is taken. The class
+    is ``properties.classification.name``.
+
+    Raises:
+        SlideError: The file is unreadable or not such JSON, or a feature is none of these.
+    """
+    check_readable(path)
+    try:
+        document = json.loads(_text(path))
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise SlideError(f"{path}: not JSON that can be parsed ({error}); export it again.") from error
+    positions: list[tuple[float, float]] = []
+    names: list[str | None] = []
+    for number, feature in enumerate(_features(path, document), start=1):
+        where = f"{path}, feature {number}"
+        found = _feature_positions(feature, where)
+        positions.extend(found)
+        names.extend([_class_name(feature)] * len(found))
+    return positions, names
+
+
+def _text(path: Path) -> bytes:
+    opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as stream:
+        text = stream.read(MAX_TEXT_BYTES + 1)
+    if len(text) > MAX_TEXT_BYTES:
+        raise SlideError(f"{path}: more than {MAX_TEXT_BYTES:,} bytes of text; split the annotations.")
+    return text
+
+
+def _features(path: Path, document: Any) -> list[Any]:
+    if isinstance(document, list):
+        return document
+    kind = document.get("type") if isinstance(document, dict) else None
+    if kind == "FeatureCollection" and isinstance(document.get("features"), list):
+        return document["features"]
+    if kind == "Feature":
+        return [document]
+    raise SlideError(
+        f"{path}: expected a FeatureCollection, a list of features or one feature, not {kind!r}."
+    )
+
+
+def _class_name(feature: dict[str, Any]) -> str | None:
+    properties = feature.get("properties")
+    classification = properties.get("classification") if isinstance(properties, dict) else None
+    name = classification.get("name") if isinstance(classification, dict) else None
+    return name if isinstance(name, str) and name else None
+
+
+def _feature_positions(feature: Any, where: str) -> list[tuple[float, float]]:
+    try:
+        geometry = feature.get("nucleusGeometry") or feature["geometry"]
+        kind, coordinates = geometry["type"], geometry["coordinates"]
+        if kind == "Point":
+            return [_point(coordinates)]
+        if kind == "MultiPoint":
+            return [_point(point) for point in coordinates]
+        if kind == "Polygon":
+            return [_centroid(_polygon(coordinates, where))]
+        if kind == "MultiPolygon" and coordinates:
+            return [_centroid(shapely.union_all([_polygon(rings, where) for rings in coordinates]))]
+    except (AttributeError, TypeError, ValueError, LookupError, OverflowError) as error:
+        raise SlideError(f"{where}: its geometry is malformed ({error!r}); export it again.") from error
+    raise SlideError(f"{where}: geometry {kind!r}; expected Point, MultiPoint, Polygon or MultiPolygon.")
+
+
+def _point(coordinates: Sequence[Any]) -> tuple[float, float]:
+    x, y, *_ = coordinates
+    return float(x), float(y)
+
+
+def _polygon(rings: Sequence[Any], where: str) -> BaseGeometry:
+    shell, *holes = [[_point(vertex) for vertex in ring] for ring in rings]
+    return _outline(shell, where, holes)
+
+
+def _outline(
+    shell: Sequence[tuple[float, float]], where: str, holes: Sequence[Sequence[tuple[float, float]]] = ()
+) -> BaseGeometry:
+    """The area inside an outline, valid, or an error that says what is wrong with it."""
+    if len(shell) < 3 or any(len(hole) < 3 for hole in holes):
+        raise SlideError(f"{where}: an outline of {len(shell)} vertices; expected 3 or more, or a point.")
+    rings = [np.array(ring, dtype=np.float64) for ring in (shell, *holes)]
+    if not all(np.isfinite(ring).all() for ring in rings):
+        raise SlideError(f"{where}: a vertex is not finite; correct or remove the outline.")
+    area = shapely.Polygon(rings[0], rings[1:])
+    repaired = not area.is_valid
+    if repaired:
+        area = shapely.make_valid(area, method="structure", keep_collapsed=False)
+    if not area.area > 0:
+        raise SlideError(f"{where}: the outline encloses no area; draw it again or remove it.")
+    if repaired and shapely.area(shapely.get_parts(area)).max() < LARGEST_SHARE * area.area:
+        raise SlideError(f"{where}: the outline crosses itself and falls into parts; draw it again.")
+    return area
+
+
+def _centroid(area: BaseGeometry) -> tuple[float, float]:
+    centre = area.centroid
+    return centre.x, centre.y

@@ -1,0 +1,267 @@
+"""Open whole-slide images and plain images behind one small interface."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from karyon.errors import SlideError
+
+# A microscope's pixel lies within these; anything else is a mistake in the sheet or the file.
+MPP_MIN, MPP_MAX = 0.05, 20.0
+# A plain image is decoded as a whole; 250 Mpx are 0.75 GB as RGB. Larger ones belong in a tiled pyramid.
+MAX_PLAIN_PIXELS = 250_000_000
+
+MICRONS_PER_UNIT = {"centimeter": 10_000.0, "inch": 25_400.0, 3: 10_000.0, 2: 25_400.0}
+
+
+@dataclass(frozen=True)
+class SlideFacts:
+    """What is known of a slide before any pixel is read.
+
+    Attributes:
+        width: Level-0 width in pixels.
+        height: Level-0 height in pixels.
+        mpp: Microns per level-0 pixel.
+        mpp_source: Where ``mpp`` came from: ``sheet``, ``metadata`` or ``resolution_tags``.
+        level_sizes: ``(width, height)`` of each level, finest first.
+        bounds_x: Left of the scanned area in level-0 pixels (MRXS and others; else 0).
+        bounds_y: Top of the scanned area in level-0 pixels.
+        vendor: OpenSlide's vendor name, or ``image`` for a plain image.
+    """
+
+    width: int
+    height: int
+    mpp: float
+    mpp_source: str
+    level_sizes: tuple[tuple[int, int], ...]
+    bounds_x: int
+    bounds_y: int
+    vendor: str
+
+    def downsample(self, level: int) -> float:
+        """Level-0 pixels per pixel of ``level``, the mean of both axes as OpenSlide defines it."""
+        width, height = self.level_sizes[level]
+        return (self.width / width + self.height / height) / 2
+
+
+class Slide(ABC):
+    """A slide open for reading, by one thread at a time."""
+
+    facts: SlideFacts
+
+    @abstractmethod
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Pixels of a box in the coordinates of ``level``, wholly inside it.
+
+        Returns:
+            RGB, uint8, ``(height, width, 3)``.
+
+        Raises:
+            SlideError: The pixels cannot be decoded.
+        """
+
+    def reopen(self) -> None:  # noqa: B027 (a plain image has no handle)
+        """Replace the handle: OpenSlide refuses every read after one that failed."""
+
+    def close(self) -> None:  # noqa: B027
+        """Give back the file handle."""
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class OpenSlideSlide(Slide):
+    """Any format that OpenSlide reads."""
+
+    def __init__(self, path: Path, sheet_mpp: float | None) -> None:
+        import openslide
+
+        self._open = openslide.OpenSlide
+        self._path = path
+        self._handle = self._open(str(path))
+        properties = self._handle.properties
+        mpp, source = choose_mpp(path, sheet_mpp, _openslide_mpp(properties), _openslide_tag_mpp(properties))
+        width, height = self._handle.dimensions
+        self.facts = SlideFacts(
+            width=width,
+            height=height,
+            mpp=mpp,
+            mpp_source=source,
+            level_sizes=tuple(self._handle.level_dimensions),
+            bounds_x=int(properties.get("openslide.bounds-x", 0)),
+            bounds_y=int(properties.get("openslide.bounds-y", 0)),
+            vendor=properties.get("openslide.vendor", "unknown"),
+        )
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        level_width, level_height = self.facts.level_sizes[level]
+        # OpenSlide takes level-0 coordinates and divides them again: use each axis' own factor.
+        location = (
+            round(x * self.facts.width / level_width),
+            round(y * self.facts.height / level_height),
+        )
+        import openslide
+
+        try:
+            region = self._handle.read_region(location, level, (width, height))
+        except openslide.OpenSlideError as error:
+            raise SlideError(
+                f"{self._path}: level {level}, x {x}, y {y}: cannot be decoded ({error})"
+            ) from error
+        return flatten_alpha(np.asarray(region))
+
+    def reopen(self) -> None:
+        self._handle.close()
+        self._handle = self._open(str(self._path))
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+class ImageSlide(Slide):
+    """A plain PNG, JPEG or TIFF, held in memory, with one level."""
+
+    def __init__(self, path: Path, sheet_mpp: float | None) -> None:
+        try:
+            # PIL warns of a "decompression bomb" at 90 Mpx; the limit here is ours, and an error.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(path) as image:
+                    if image.width * image.height > MAX_PLAIN_PIXELS:
+                        raise SlideError(
+                            f"{path}: {image.width} x {image.height} pixels in a plain image; at most "
+                            f"{MAX_PLAIN_PIXELS:,} are read. Convert it to a tiled pyramidal TIFF."
+                        )
+                    tags = _image_tag_mpp(image)
+                    self._pixels = _to_rgb(path, image)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise SlideError(f"{path}: neither OpenSlide nor Pillow can open it ({error})") from error
+        mpp, source = choose_mpp(path, sheet_mpp, None, tags)
+        height, width = self._pixels.shape[:2]
+        self.facts = SlideFacts(width, height, mpp, source, ((width, height),), 0, 0, "image")
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        return self._pixels[y : y + height, x : x + width]
+
+
+def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
+    """Open a slide or a plain image.
+
+    Args:
+        path: A file that OpenSlide reads, or a PNG, JPEG or TIFF image.
+        mpp: Microns per level-0 pixel from the sheet; ``None`` takes the file's own.
+
+    Raises:
+        SlideError: The file is missing, unreadable, of no known format, or of unknown mpp.
+    """
+    import openslide
+
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            empty = not stream.read(1)
+    except OSError as error:
+        raise SlideError(f"{path}: cannot be read ({error.strerror})") from error
+    if empty:
+        raise SlideError(f"{path}: the file is empty (0 bytes); copy it again")
+    try:
+        return OpenSlideSlide(path, mpp)
+    except openslide.OpenSlideUnsupportedFormatError:
+        return ImageSlide(path, mpp)
+    except openslide.OpenSlideError as error:
+        raise SlideError(f"{path}: OpenSlide knows the format but cannot open it ({error})") from error
+
+
+def choose_mpp(
+    path: Path, sheet: float | None, metadata: float | None, resolution_tags: float | None
+) -> tuple[float, str]:
+    """The first mpp that is given: sheet, then metadata, then resolution tags.
+
+    Raises:
+        SlideError: None is given, or the first one given is outside 0.05 to 20 microns per pixel.
+    """
+    candidates = {"sheet": sheet, "metadata": metadata, "resolution_tags": resolution_tags}
+    for source, mpp in candidates.items():
+        if mpp is None or np.isnan(mpp):
+            continue
+        if not MPP_MIN <= mpp <= MPP_MAX:
+            raise SlideError(
+                f"{path}: mpp from {source.replace('_', ' ')} is {mpp:g}; expected {MPP_MIN} to {MPP_MAX} "
+                "microns per pixel. Give the right one in the sheet's column mpp."
+            )
+        return float(mpp), source
+    raise SlideError(
+        f"{path}: the file does not state its microns per pixel. Give it in the sheet's column mpp."
+    )
+
+
+def flatten_alpha(rgba: np.ndarray) -> np.ndarray:
+    """RGB over white; areas that the scanner skipped are transparent and count as glass.
+
+    Args:
+        rgba: uint8, ``(h, w, 4)``.
+
+    Returns:
+        uint8, ``(h, w, 3)``.
+    """
+    alpha = rgba[..., 3:]
+    if alpha.min() == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    blended = rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
+    return ((blended + 127) // 255).astype(np.uint8)
+
+
+def _to_rgb(path: Path, image: Image.Image) -> np.ndarray:
+    """Decode to RGB uint8; 16-bit gray is refused, for its scale is unknown."""
+    if image.mode.startswith(("I", "F")):
+        raise SlideError(f"{path}: pixel type {image.mode} is not 8-bit colour; convert it to 8-bit RGB.")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return flatten_alpha(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def _openslide_mpp(properties: object) -> float | None:
+    values = [_positive(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]  # type: ignore[attr-defined]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _openslide_tag_mpp(properties: object) -> float | None:
+    unit = str(properties.get("tiff.ResolutionUnit", "")).lower()  # type: ignore[attr-defined]
+    per_unit = _positive(properties.get("tiff.XResolution"))  # type: ignore[attr-defined]
+    return _mpp_of_resolution(per_unit, unit)
+
+
+def _image_tag_mpp(image: Image.Image) -> float | None:
+    """Only TIFF tags: the dpi of a PNG or JPEG describes printing, not the microscope."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return None
+    resolution_unit, x_resolution = 296, 282  # TIFF 6.0, section 8
+    return _mpp_of_resolution(_positive(tags.get(x_resolution)), tags.get(resolution_unit, 2))
+
+
+def _mpp_of_resolution(per_unit: float | None, unit: str | int) -> float | None:
+    """72 dpi and its like mean "not set": a microscope's resolution is over 1,000 pixels per inch."""
+    if per_unit is None or unit not in MICRONS_PER_UNIT:
+        return None
+    mpp = MICRONS_PER_UNIT[unit] / per_unit
+    return mpp if MPP_MIN <= mpp <= MPP_MAX else None
+
+
+def _positive(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) and number > 0 else None

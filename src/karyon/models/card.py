@@ -1,0 +1,147 @@
+"""A model on disk: ``model.safetensors`` with the weights, ``card.yaml`` with everything else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from karyon.errors import KaryonError
+from karyon.io.atomic import atomic_path
+from karyon.io.schemas import REPOSITORY
+from karyon.models.registry import build
+
+WEIGHTS, CARD = "model.safetensors", "card.yaml"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How nuclei are read from the map.
+
+    Attributes:
+        method: ``components`` (SWITCH: threshold, components, centroids) or ``peaks`` (MICRONET:
+            suppression, local maxima).
+        threshold: Probability for ``components``; share of the slide's maximum (xi) for ``peaks``.
+        min_area_um2: ``components`` smaller than this are dropped.
+        distance_um: ``peaks`` nearer than this to a higher one are dropped.
+    """
+
+    method: str
+    threshold: float
+    min_area_um2: float = 0.0
+    distance_um: float = 2.0
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is, what it takes and gives, and how it came to be.
+
+    Attributes:
+        name: The folder's name.
+        architecture: A key of the registry.
+        arguments: The architecture's arguments.
+        input: ``H-C`` (concentration of one stain in units of its 99th percentile) or ``CN-H&E``
+            (normalised colour, 0 to 1).
+        mpp: Microns per model pixel.
+        halo_px: Model pixels round a tile that its predictions depend on.
+        stride: Sides and corners of tiles are multiples of this many model pixels.
+        output: ``probability`` (sigmoid of the logits) or ``value`` (clipped to 0 to 1).
+        decoding: How nuclei are read from the map.
+        target_stain: For ``CN-H&E``: ``stain_matrix`` (3 x 2) and ``p99`` (2) to normalise to.
+        sha256: Of the weights file.
+        training: Data, schedule, seed, seconds, command.
+        metrics: Scores, with what they were measured on.
+        licence: Terms of the weights and the training data.
+    """
+
+    name: str
+    architecture: str
+    arguments: dict[str, int]
+    input: str
+    mpp: float
+    halo_px: int
+    stride: int
+    output: str
+    decoding: Decoding
+    target_stain: dict[str, list] | None = None
+    sha256: str = ""
+    training: dict[str, object] = field(default_factory=dict)
+    metrics: dict[str, object] = field(default_factory=dict)
+    licence: str = ""
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model: a name under ``resources/models/``, or a path.
+
+    Raises:
+        KaryonError: There is no such folder; the message lists the models there are.
+    """
+    shipped = REPOSITORY / "resources" / "models"
+    for folder in (shipped / model, Path(model)):
+        if (folder / CARD).is_file():
+            return folder
+    names = sorted(path.parent.name for path in shipped.glob(f"*/{CARD}"))
+    raise KaryonError(f"model '{model}': neither a folder with a {CARD} nor one of: {', '.join(names)}")
+
+
+def save_model(folder: Path, network: nn.Module, card: ModelCard) -> ModelCard:
+    """Write weights and card; returns the card with the weights' sha256."""
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
+    card = ModelCard(**{**card.__dict__, "sha256": file_sha256(folder / WEIGHTS)})
+    with atomic_path(folder / CARD) as temporary:
+        temporary.write_text(yaml.safe_dump(asdict(card), sort_keys=False, allow_unicode=True, width=100))
+    return card
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read a model's card.
+
+    Raises:
+        KaryonError: No card, or a card that lacks a field or has one too many.
+    """
+    path = folder / CARD
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return ModelCard(**{**content, "decoding": Decoding(**content["decoding"])})
+    except FileNotFoundError as error:
+        raise KaryonError(f"{path}: no such model; `ls {folder.parent}` shows those there are") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise KaryonError(f"{path}: not a model card ({error})") from error
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
+    """Build the network of a card, with its weights, in evaluation mode.
+
+    Raises:
+        KaryonError: The weights are missing, are no safetensors file, are not those of the card, or
+            do not fit the architecture.
+    """
+    card = read_card(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise KaryonError(f"{path}: the card is there but the weights are not")
+    found = file_sha256(path)
+    if found != card.sha256:
+        raise KaryonError(
+            f"{path}: sha256 is {found[:12]}..., the card says {card.sha256[:12]}...; restore the file"
+        )
+    network = build(card.architecture, **card.arguments)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise KaryonError(
+            f"{path}: not the weights of {card.architecture} {card.arguments} ({error})"
+        ) from error
+    return network.eval(), card
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,61 @@
+"""U-Net (Ronneberger et al. 2015), the network of the SWITCH paper's section 3.4, with batch norm."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+def double_convolution(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Two 3 x 3 'same' convolutions, each with batch norm and ReLU."""
+    layers: list[nn.Module] = []
+    for inputs in (channels_in, channels_out):
+        layers += [
+            nn.Conv2d(inputs, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with concatenated skips.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Maps that are predicted, as logits.
+        width: Filters at full size; they double with every level.
+        depth: Number of sizes, full size included.
+
+    The input's sides must be multiples of :attr:`stride`.
+    """
+
+    def __init__(self, in_channels: int = 1, out_channels: int = 1, width: int = 16, depth: int = 4) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(depth)]
+        self.down = nn.ModuleList(
+            double_convolution(inputs, outputs)
+            for inputs, outputs in zip([in_channels, *widths], widths, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths)
+        )
+        self.merge = nn.ModuleList(double_convolution(2 * fine, fine) for fine in widths[:-1])
+        self.head = nn.Conv2d(width, out_channels, 1)
+        self.stride = 2 ** (depth - 1)
+        # A pixel sees two 3 x 3 convolutions at every size on the way down and up, and up to one
+        # pooling cell of each size.
+        self.reach = sum(2 * 2**k for k in range(depth)) + sum(2 * 2**k + 2**k for k in range(depth - 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``(n, out_channels, h, w)`` of a float batch ``(n, in_channels, h, w)``."""
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else self.pool(x))
+            skips.append(x)
+        for level in reversed(range(len(self.up))):
+            x = self.merge[level](torch.cat([skips[level], self.up[level](x)], dim=1))
+        return self.head(x)

@@ -1,0 +1,50 @@
+"""Tile predictions and slide-level maps on disk: chunked, compressed, one file each."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+from zarr.storage import ZipStore
+
+from karyon.io.atomic import atomic_path
+
+COMPRESSION = ZstdCodec(level=3)
+
+
+@contextmanager
+def create_store(path: Path, attributes: dict[str, Any]) -> Iterator[zarr.Group]:
+    """A new Zarr group in a zip file, which appears under ``path`` when the block ends well.
+
+    A zip file keeps every version of what is written twice, so attributes are given at once and
+    chunks are written once.
+    """
+    with atomic_path(path) as temporary:
+        store = ZipStore(temporary, mode="w", compression=zipfile.ZIP_STORED)
+        try:
+            yield zarr.create_group(store, attributes=attributes)
+        finally:
+            store.close()
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator[zarr.Group]:
+    """The Zarr group in a zip file, for reading."""
+    store = ZipStore(path, mode="r")
+    try:
+        yield zarr.open_group(store=store, mode="r")
+    finally:
+        store.close()
+
+
+def create_array(group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> zarr.Array:
+    """A uint8 array whose all-zero chunks take no space."""
+    return group.create_array(
+        name, shape=shape, chunks=chunks, dtype=np.uint8, compressors=[COMPRESSION], fill_value=0
+    )

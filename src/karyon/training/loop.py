@@ -1,0 +1,170 @@
+"""Train a nucleus detector: reads top to bottom."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from karyon.evaluation.detection import DetectionScore, score_detection
+from karyon.evaluation.matching import match_points
+from karyon.io.atomic import atomic_path
+from karyon.models.card import Decoding
+from karyon.models.registry import build, channels_last
+from karyon.nuclei.components import find_components
+from karyon.nuclei.decode import map_threshold
+from karyon.training.augmentation import Augmentation, draw_crop, vary_stain
+from karyon.training.data import TrainingImage
+from karyon.training.experiment import Experiment
+from karyon.training.losses import LOSSES
+
+THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(4, 18))
+MIN_AREAS_UM2 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+RADIUS_UM = 4.0
+
+
+def train(
+    experiment: Experiment,
+    images: Sequence[TrainingImage],
+    validation: Sequence[TrainingImage],
+    folder: Path,
+    threads: int,
+) -> nn.Module:
+    """Train a network, resuming from ``folder`` if it holds a checkpoint of the same experiment.
+
+    Every step draws its batch from a generator seeded with the step, so a resumed run sees the
+    batches of an undisturbed one.
+
+    Args:
+        experiment: What to train and how.
+        images: Training images.
+        validation: Images that choose nothing but the threshold, and are watched on the way.
+        folder: Where checkpoint and log go.
+        threads: CPU threads.
+
+    Returns:
+        The exponential moving average of the network, in evaluation mode.
+    """
+    torch.set_num_threads(threads)
+    fabric = Fabric(
+        accelerator="auto", devices=1, precision="bf16-mixed" if torch.cuda.is_available() else "32-true"
+    )
+    fabric.seed_everything(experiment.seed, verbose=False)
+    network = channels_last(build(experiment.architecture, **experiment.arguments))
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=experiment.learning_rate, weight_decay=experiment.weight_decay
+    )
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(experiment.ema), use_buffers=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=experiment.learning_rate, total_steps=experiment.steps, pct_start=0.05
+    )
+    network, optimizer = fabric.setup(network, optimizer)
+    average.to(fabric.device)
+    state = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule, "step": 0}
+    checkpoint = folder / "checkpoint.ckpt"
+    if checkpoint.exists():
+        state["step"] = fabric.load(checkpoint, state).get("step", state["step"])
+    loss_function = LOSSES[experiment.loss]
+    bar = tqdm(
+        range(state["step"], experiment.steps), initial=state["step"], total=experiment.steps, mininterval=5
+    )
+    recent: list[float] = []
+    for step in bar:
+        inputs, target = draw_batch(images, experiment, step)
+        network.train()
+        logits = network(fabric.to_device(inputs.contiguous(memory_format=torch.channels_last)))
+        loss = loss_function(logits, fabric.to_device(target), **experiment.loss_arguments)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"step {step}: the loss is {loss.item()}; lower learning_rate")
+        fabric.backward(loss)
+        fabric.clip_gradients(network, optimizer, max_norm=experiment.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        average.update_parameters(network)
+        recent.append(loss.item())
+        if (step + 1) % experiment.validate_every == 0 or step + 1 == experiment.steps:
+            decoding, score = choose_decoding(average.module, validation, experiment.mpp)
+            row = {
+                "step": step + 1,
+                "loss": float(np.mean(recent)),
+                "f1": score.f1,
+                "threshold": decoding.threshold,
+            }
+            log_row(folder, row)
+            bar.set_postfix(loss=row["loss"], f1=score.f1)
+            recent.clear()
+            state["step"] = step + 1
+            with atomic_path(checkpoint) as temporary:
+                fabric.save(temporary, state)
+    return average.module.eval()
+
+
+def draw_batch(
+    images: Sequence[TrainingImage], experiment: Experiment, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of a step, the same in every run.
+
+    Returns:
+        Inputs ``(n, 1, side, side)`` and masks of the same shape.
+    """
+    generator = torch.Generator().manual_seed(experiment.seed * 1_000_003 + step)
+    settings: Augmentation = experiment.augmentation
+    chosen = torch.randint(len(images), (experiment.batch,), generator=generator)
+    crops = [
+        draw_crop(images[k].stains, images[k].target, experiment.crop_px, settings, generator) for k in chosen
+    ]
+    stains, target = (torch.stack(part) for part in zip(*crops, strict=True))
+    return vary_stain(stains, 0, settings, generator), target
+
+
+@torch.inference_mode()
+def predict_map(network: nn.Module, image: TrainingImage) -> np.ndarray:
+    """The probability map of a whole image as the slide workflow stores it, uint8, ``(h, w)``."""
+    device = next(network.parameters()).device
+    network.eval()
+    inputs = image.stains[None, :1].to(device).contiguous(memory_format=torch.channels_last)
+    probability = torch.sigmoid(network(inputs))[0, 0]
+    inside = probability[image.margin :, image.margin :][: image.grid.height, : image.grid.width]
+    return (inside * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def choose_decoding(
+    network: nn.Module, images: Sequence[TrainingImage], mpp: float
+) -> tuple[Decoding, DetectionScore]:
+    """The threshold and smallest area with the best pooled F1, decoded and matched as in the slide workflow.
+
+    Args:
+        network: Gives logits ``(n, 1, h, w)``.
+        images: Validation images.
+        mpp: Microns per model pixel.
+    """
+    totals = {
+        (threshold, area): DetectionScore(0, 0, 0) for threshold in THRESHOLDS for area in MIN_AREAS_UM2
+    }
+    for image in images:
+        values = predict_map(network, image)
+        for threshold in THRESHOLDS:
+            found = find_components(values, map_threshold(Decoding("components", threshold), 255))
+            for area in MIN_AREAS_UM2:
+                kept = found.select(found.area * mpp**2 >= area)
+                points = image.grid.to_level0(np.stack([kept.x, kept.y], axis=1))
+                matches = match_points(points, image.truth, RADIUS_UM / image.mpp)
+                totals[threshold, area] += score_detection(matches, len(points), len(image.truth), image.mpp)
+    threshold, area = max(totals, key=lambda choice: totals[choice].f1)
+    return Decoding("components", threshold, min_area_um2=area), totals[threshold, area]
+
+
+def log_row(folder: Path, row: dict[str, float]) -> None:
+    """Append a line to the run's log, JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({**row, "time": round(time.time())}) + "\n")

@@ -1,0 +1,59 @@
+"""Sheet, configuration and plan of the cohort, and what every rule asks for. No algorithms."""
+
+from pathlib import Path
+
+from karyon.cohort.configuration import complete_config
+from karyon.cohort.plan import planned_shards, write_plan
+from karyon.cohort.shard import STAGE_VERSION
+from karyon.errors import KaryonError
+from karyon.io.sheets import read_sheet
+from karyon.models.card import model_folder, read_card
+from snakemake.exceptions import WorkflowError
+
+try:
+    config = complete_config(config)
+    COHORT = config["cohort"]
+    PLAN = Path("results", COHORT, "plan")
+    MODEL = str(model_folder(config["model"]))
+    MODEL_SHA256 = read_card(model_folder(config["model"])).sha256
+    # Remote jobs find the plan on disk: only the main process reads the sheet and asks for 30,000 files.
+    if workflow.is_main_process:
+        SHARDS = write_plan(
+            read_sheet(Path(config["sheet"])), PLAN, config["shard_size"]
+        )
+    else:
+        SHARDS = planned_shards(PLAN)
+except KaryonError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    cohort=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    shard=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+
+
+def attempts_left(wildcards, attempt):
+    """0 on the last attempt, which then records failures instead of asking for another."""
+    return config["retries"] + 1 - attempt
+
+
+def light_mem_mb(wildcards, attempt):
+    return 1500 * attempt
+
+
+def heavy_mem_mb(wildcards, attempt):
+    return 4000 * attempt
+
+
+def light_runtime(wildcards, attempt):
+    """Minutes: half a minute a slide, and what starting up takes."""
+    return (10 + config["shard_size"] // 2) * attempt
+
+
+def heavy_runtime(wildcards, attempt):
+    """Minutes: a slide of three gigapixels takes up to ten on a GPU."""
+    return (30 + 10 * config["shard_size"]) * attempt
+
+
+def all_manifests(stage):
+    return [f"results/{COHORT}/manifests/{stage}/{shard}.parquet" for shard in SHARDS]

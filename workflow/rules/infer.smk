@@ -1,0 +1,30 @@
+rule infer:
+    """Tile predictions, on a GPU or on CPU threads."""
+    input:
+        plan="results/{cohort}/plan/{shard}.tsv",
+        upstream="results/{cohort}/manifests/stain/{shard}.parquet",
+    output:
+        "results/{cohort}/manifests/infer/{shard}.parquet",
+    log:
+        "results/{cohort}/logs/infer/{shard}.log",
+    benchmark:
+        "results/{cohort}/benchmarks/infer/{shard}.tsv"
+    retries: config["retries"]
+    conda:
+        "../../envs/karyon.yaml"
+    threads: 8
+    resources:
+        mem_mb=heavy_mem_mb,
+        runtime=heavy_runtime,
+        attempts_left=attempts_left,
+        gpu=1,
+    params:
+        settings={
+            **config["infer"],
+            "channel": config["stain"]["channel"],
+            "model": MODEL,
+            "sha256": MODEL_SHA256,
+        },
+        version=STAGE_VERSION["infer"],
+    script:
+        "../scripts/infer.py"

@@ -1,0 +1,10 @@
+from karyon.cohort.report import write_report
+
+write_report(
+    slides=snakemake.input.slides,
+    scores=snakemake.input.scores,
+    plans=snakemake.input.plans,
+    overlays=snakemake.params.overlays,
+    folder=snakemake.output[0],
+    log=snakemake.log[0],
+)

@@ -1,0 +1,9 @@
+from karyon.cohort.summary import summarise
+
+summarise(
+    plans=snakemake.input.plans,
+    manifests=snakemake.input.manifests,
+    radii_um=snakemake.params.radii_um,
+    slides=snakemake.output.slides,
+    scores=snakemake.output.scores,
+)
