@@ -226,6 +226,16 @@ def test_matlab_7_3_is_refused_with_the_way_out(annotation_format: str, tmp_path
         read_points(path, annotation_format, None)
 
 
+def test_a_matlab_file_that_crashes_the_reader_is_refused(tmp_path: Path) -> None:
+    # The first tag of the values names a data type that does not exist; scipy follows it out of its table.
+    scipy.io.savemat(tmp_path / "a.mat", {"detection": np.array([[1.5, 2.5]])})
+    content = (tmp_path / "a.mat").read_bytes()
+    values = content.index(struct.pack("<II", 9, 16))
+    (tmp_path / "a.mat").write_bytes(content[:values] + struct.pack("<I", 60_000) + content[values + 4 :])
+    with pytest.raises(SlideError, match=r"a\.mat: not a MATLAB file that can be read"):
+        read_points(tmp_path / "a.mat", "points_mat", None)
+
+
 def test_training_on_points_is_refused_with_the_formats_that_serve(tmp_path: Path) -> None:
     with pytest.raises(
         SlideError, match=r"'points_csv'; an instance map is needed here, one of instance_png"
@@ -432,9 +442,9 @@ def test_an_empty_detection_has_no_points(tmp_path: Path) -> None:
     [
         (
             {"detection": np.zeros((4, 3))},
-            r"'detection' holds float64 values of shape \(4, 3\); expected an N x 2",
+            r"'detection' holds float64 values of shape \(4, 3\); expected an array of N x 2",
         ),
-        ({"detection": "text"}, r"'detection' is of type char; expected an N x 2 array of numbers"),
+        ({"detection": "text"}, r"'detection' is of type char; expected an array of N x 2 numbers"),
         ({"detection": np.zeros((4, 2), complex)}, r"'detection' holds complex128 values"),
         ({"a": np.zeros((4, 3))}, r"0 variables could be meant; expected one called 'detection'"),
         ({}, "The file holds: nothing"),

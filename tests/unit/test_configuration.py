@@ -55,6 +55,9 @@ def test_a_complete_configuration_stays_as_it_is():
     assert complete_config(complete) == complete
 
 
+SAFE_NAME = (
+    "a safe file name: at most 200 letters, digits, '.', '_' and '-', a letter or digit first, no '..'"
+)
 SECTIONS = (
     "cohort, sheet, model, shard_size, retries, max_failed_fraction, tissue, stain, infer, stitch, nuclei, "
     "evaluate, report"
@@ -66,13 +69,11 @@ SECTIONS = (
     [
         (
             {"cohort": "../up"},
-            "cohort is '../up'; expected a safe file name: at most 200 letters, digits, '.', '_' and '-', a letter "
-            "or digit first, no '..'.",
+            f"cohort is '../up'; expected {SAFE_NAME}.",
         ),
         (
             {"cohort": "mine\n"},
-            r"cohort is 'mine\n'; expected a safe file name: at most 200 letters, digits, '.', '_' and '-', a letter "
-            "or digit first, no '..'.",
+            rf"cohort is 'mine\n'; expected {SAFE_NAME}.",
         ),
         ({"sheet": ""}, "sheet is ''; expected text, not empty."),
         ({"shard_size": 0}, "shard_size is 0; expected a whole number of at least 1."),
@@ -88,7 +89,8 @@ SECTIONS = (
         ),
         (
             {"tissue": {"metod": "otsu"}},
-            "tissue.metod is an unknown key (did you mean 'method'?); expected one of method, mpp, min_area_um2.",
+            "tissue.metod is an unknown key (did you mean 'method'?); expected one of method, mpp, "
+            "min_area_um2.",
         ),
         (
             {"stain": {"sample_pixels": 99_999}},
@@ -109,12 +111,13 @@ SECTIONS = (
         ({"nuclei": {"csv": "yes"}}, "nuclei.csv is 'yes'; expected true or false."),
         (
             {"evaluate": {"radii_um": []}},
-            "evaluate.radii_um is []; expected a list of at least 1, without repeats, each a number greater than 0.",
+            "evaluate.radii_um is []; expected a list of at least 1, without repeats, each a number "
+            "greater than 0.",
         ),
         (
             {"evaluate": {"radii_um": [4, 4.0]}},
-            "evaluate.radii_um is [4, 4.0]; expected a list of at least 1, without repeats, each a number greater "
-            "than 0.",
+            "evaluate.radii_um is [4, 4.0]; expected a list of at least 1, without repeats, each a number "
+            "greater than 0.",
         ),
         (
             {"evaluate": {"radii_um": [4, -1]}},
@@ -127,8 +130,8 @@ SECTIONS = (
         ),
         (
             {"tissue": {"retries": 2}},
-            "tissue.retries is an unknown key (did you mean 'retries' at the top level?); expected one of method, "
-            "mpp, min_area_um2.",
+            "tissue.retries is an unknown key (did you mean 'retries' at the top level?); expected one of "
+            "method, mpp, min_area_um2.",
         ),
         ({7: 1}, f"7 is an unknown key; expected one of {SECTIONS}."),
     ],

@@ -2,6 +2,7 @@ import argparse
 import gzip
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -140,13 +141,14 @@ def test_read_sheet_gives_the_schemas_columns_with_defaults_and_absolute_paths(f
         (
             "slide_id\tpath\tannotations",
             "A\tslides/a.svs\ta.xml",
-            f"row 2 (slide_id A): annotations is 'a.xml'; its annotation_format is missing, expected {FORMATS}.",
+            "row 2 (slide_id A): annotations is 'a.xml'; its annotation_format is missing, expected "
+            f"{FORMATS}.",
         ),
         (
             "slide_id\tpath\tannotation_format",
             "A\tslides/a.svs\tgeojson",
-            "row 2 (slide_id A): annotation_format is 'geojson'; there are no annotations in this row; name their "
-            "file, or leave the format empty.",
+            "row 2 (slide_id A): annotation_format is 'geojson'; there are no annotations in this row; name "
+            "their file, or leave the format empty.",
         ),
         (
             "slide_id\tpath\tannotations\tannotation_format",
@@ -244,7 +246,7 @@ def test_more_than_fifty_mistakes_are_counted(folder):
 def test_a_sheet_without_slides_is_refused(folder, content):
     path = folder / "cohort.tsv"
     path.write_bytes(content)
-    expected = "row 1: no row could be read as a slide; expected a header and one row per slide."
+    expected = "row 1: there are no slides; expected a header and one row per slide."
     assert message(path) == f"cohort.tsv, {expected}"
 
 
@@ -268,11 +270,13 @@ def test_a_file_that_is_no_sheet_is_refused(folder, content, expected):
 def test_a_huge_compressed_file_without_line_ends_is_refused_without_unpacking_it(folder):
     path = folder / "cohort.tsv.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for _ in range(400):
+        for _ in range(100):
             file.write(b"a" * 1_000_000)
-    begin = time.perf_counter()
+    tracemalloc.start()
     assert "this is not a sheet of slides" in message(path)
-    assert time.perf_counter() - begin < 0.2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
 
 
 def test_a_sheet_that_is_missing_truncated_or_of_another_kind_is_refused(folder):
@@ -289,8 +293,8 @@ def test_a_sheet_that_is_missing_truncated_or_of_another_kind_is_refused(folder)
 @pytest.mark.parametrize("name", ["c.tsv", "c.csv", "c.txt", "c.tsv.gz", "c.CSV.GZ", "comma.txt"])
 def test_all_extensions_read_alike(folder, name):
     separator = "," if "csv" in name.lower() or name == "comma.txt" else "\t"
-    text = f'\ufeffslide_id{separator}path{separator}organ\r\nA{separator}slides/a.svs{separator}"lung, left"\r\n'
-    content = text.encode("utf-8")
+    rows = [["\ufeffslide_id", "path", "organ"], ["A", "slides/a.svs", '"lung, left"']]
+    content = "".join(f"{separator.join(row)}\r\n" for row in rows).encode("utf-8")
     (folder / name).write_bytes(gzip.compress(content) if name.lower().endswith(".gz") else content)
     frame = read_sheet(folder / name)
     assert frame.loc[0, ["slide_id", "path", "organ"]].tolist() == [
@@ -440,7 +444,7 @@ def test_a_file_name_that_no_sheet_can_hold_is_told(tmp_path, name):
 
 
 def test_a_folder_without_slides_and_no_folder_are_refused(tmp_path):
-    with pytest.raises(SheetError, match="no slides found; looked for .bif"):
+    with pytest.raises(SheetError, match=r"no slides found; looked for \.bif"):
         sheet_from_folder(tmp_path)
     with pytest.raises(SheetError, match="there is no such folder"):
         sheet_from_folder(tmp_path / "nowhere")

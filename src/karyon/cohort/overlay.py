@@ -10,12 +10,15 @@ from scipy import ndimage
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.stages.tissue import TissueFiles, open_planned
+from karyon.io.slides import Slide
 from karyon.tiles.grid import Grid, read_window
+from karyon.tissue.thumbnail import read_thumbnail
 
 PANEL_PX = 640
 FIELD_UM = 200.0
-RING_UM = 4.0
+RING_UM = 3.0
 COLOURS = {"nucleus": (0, 220, 60), "TP": (0, 220, 60), "FP": (255, 140, 0), "FN": (30, 110, 255)}
+LEGEND = {"nucleus": "nuclei", "TP": "matched", "FP": "unmatched (orange)", "FN": "missed (blue)"}
 TISSUE_COLOUR = (0, 0, 0)
 
 
@@ -30,7 +33,7 @@ def draw_overlay(row: SlideRow, files: SlideFiles) -> Image.Image:
     points = _points(files)
     fields = _fields(points, tissue.facts.width, tissue.facts.height, FIELD_UM / tissue.facts.mpp)
     with open_planned(row) as slide:
-        panels = [_whole(files, tissue)]
+        panels = [_whole(slide, files, tissue)]
         for title, x, y in fields:
             grid = Grid.of_slide(slide.facts, FIELD_UM / PANEL_PX)
             left, top = (int(np.rint(grid.from_level0(np.array(value)))) for value in (x, y))
@@ -62,12 +65,19 @@ def _fields(points: pd.DataFrame, width: int, height: int, side: float) -> list[
     counts = np.bincount(row * columns + column, minlength=rows * columns)
     busy = np.flatnonzero(counts)
     ranked = busy[np.argsort(counts[busy], kind="stable")]
-    chosen = {"densest field": ranked[-1], "typical field": ranked[len(ranked) // 2]}
+    chosen = {"densest field": ranked[-1]}
+    if len(ranked) > 1:
+        chosen["typical field"] = ranked[(len(ranked) - 1) // 2]
     return [(title, (cell % columns) * side, (cell // columns) * side) for title, cell in chosen.items()]
 
 
-def _whole(files: SlideFiles, tissue: TissueFiles) -> Image.Image:
-    thumbnail = Image.open(files.thumbnail)
+def _whole(slide: Slide, files: SlideFiles, tissue: TissueFiles) -> Image.Image:
+    thumbnail = Image.open(files.thumbnail).convert("RGB")
+    longest = max(thumbnail.size)
+    if longest < PANEL_PX // 2:  # a small image: its thumbnail would be a blur
+        thumbnail = Image.fromarray(
+            read_thumbnail(slide, tissue.mask_grid.scale * slide.facts.mpp * longest / PANEL_PX)[0]
+        )
     factor = PANEL_PX / max(thumbnail.size)
     size = (max(1, round(thumbnail.width * factor)), max(1, round(thumbnail.height * factor)))
     picture = np.asarray(thumbnail.resize(size, Image.Resampling.BILINEAR)).copy()
@@ -94,7 +104,10 @@ def _field(
     bar = 50 / pixel_um
     draw.rectangle((PANEL_PX - 12 - bar, PANEL_PX - 16, PANEL_PX - 12, PANEL_PX - 11), fill="black")
     _write(draw, (PANEL_PX - 12 - bar, PANEL_PX - 34), "50 um")
-    _write(draw, (6, 4), f"{title}: {int(near.sum())} marks")
+    counts = ", ".join(
+        f"{number} {LEGEND[kind]}" for kind, number in points["kind"][near].value_counts().items()
+    )
+    _write(draw, (6, 4), f"{title}: {counts}")
     return picture
 
 

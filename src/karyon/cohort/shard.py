@@ -129,6 +129,8 @@ def run_shard(
 
 def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage: str) -> dict[str, Any]:
     """Run the stage on a slide; whatever it raises becomes the slide's row."""
+    # From here the files may be another fingerprint's: an old record must not vouch for them.
+    task.files.record(stage).unlink(missing_ok=True)
     start = time.perf_counter()
     try:
         result = process(task)

@@ -129,6 +129,7 @@ def _parse(path: Path) -> _Sheet:
     sheet = _Sheet(path)
     delimiter = "," if _extension(path) == ".csv" else "\t"
     header: list[str] = []
+    positions: dict[str, int] = {}
     rows: dict[int, list[str]] = {}
     for row, line in _lines(path):
         try:
@@ -149,9 +150,8 @@ def _parse(path: Path) -> _Sheet:
             sheet.mistake(row, f"{len(cells)} cells; expected {len(header)}, as in the header.")
         elif any(cells):
             rows[row] = cells
-    if not rows:
-        sheet.mistake(1, "no row could be read as a slide; expected a header and one row per slide.")
-        sheet.raise_mistakes()
+    if not rows and not sheet.mistakes:
+        sheet.mistake(1, "there are no slides; expected a header and one row per slide.")
     sheet.rows = list(rows)
     for column, position in positions.items():
         sheet.cells[column] = {row: cells[position] for row, cells in rows.items()}

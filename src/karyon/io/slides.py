@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from karyon.errors import SlideError
 
 # A microscope's pixel lies within these; anything else is a mistake in the sheet or the file.
 MPP_MIN, MPP_MAX = 0.05, 20.0
-# A plain image is decoded as a whole; 250 Mpx are 0.75 GB as RGB. Larger ones belong in a tiled pyramid.
-MAX_PLAIN_PIXELS = 250_000_000
+# A plain image is decoded as a whole: 0.54 GB as RGB at the limit, beyond which Pillow opens none.
+MAX_PLAIN_PIXELS = 178_956_970
 
+SIXTEEN_BIT = re.compile(r"\w+;16[BLN]")
 MICRONS_PER_UNIT = {"centimeter": 10_000.0, "inch": 25_400.0, 3: 10_000.0, 2: 25_400.0}
 
 
@@ -104,13 +106,11 @@ class OpenSlideSlide(Slide):
         )
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        level_width, level_height = self.facts.level_sizes[level]
-        # OpenSlide takes level-0 coordinates and divides them again: use each axis' own factor.
-        location = (
-            round(x * self.facts.width / level_width),
-            round(y * self.facts.height / level_height),
-        )
         import openslide
+
+        # OpenSlide takes level-0 coordinates and divides them again, both axes by the same number.
+        downsample = self.facts.downsample(level)
+        location = (round(x * downsample), round(y * downsample))
 
         try:
             region = self._handle.read_region(location, level, (width, height))
@@ -133,18 +133,18 @@ class ImageSlide(Slide):
 
     def __init__(self, path: Path, sheet_mpp: float | None) -> None:
         try:
-            # PIL warns of a "decompression bomb" at 90 Mpx; the limit here is ours, and an error.
+            # Pillow warns of a "decompression bomb" at half the number of pixels that it refuses.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 with Image.open(path) as image:
-                    if image.width * image.height > MAX_PLAIN_PIXELS:
-                        raise SlideError(
-                            f"{path}: {image.width} x {image.height} pixels in a plain image; at most "
-                            f"{MAX_PLAIN_PIXELS:,} are read. Convert it to a tiled pyramidal TIFF."
-                        )
                     tags = _image_tag_mpp(image)
                     self._pixels = _to_rgb(path, image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError as error:
+            raise SlideError(
+                f"{path}: too large for a plain image, of which at most {MAX_PLAIN_PIXELS:,} pixels are read "
+                f"({error}). Convert it to a tiled pyramidal TIFF."
+            ) from error
+        except (OSError, SyntaxError, ValueError) as error:
             raise SlideError(f"{path}: neither OpenSlide nor Pillow can open it ({error})") from error
         mpp, source = choose_mpp(path, sheet_mpp, None, tags)
         height, width = self._pixels.shape[:2]
@@ -222,9 +222,11 @@ def flatten_alpha(rgba: np.ndarray) -> np.ndarray:
 
 
 def _to_rgb(path: Path, image: Image.Image) -> np.ndarray:
-    """Decode to RGB uint8; 16-bit gray is refused, for its scale is unknown."""
-    if image.mode.startswith(("I", "F")):
-        raise SlideError(f"{path}: pixel type {image.mode} is not 8-bit colour; convert it to 8-bit RGB.")
+    """Decode to RGB uint8; 16-bit pixels are refused, for their scale is unknown."""
+    # 16-bit colour has the mode of 8-bit colour; only the raw mode of its tiles, "RGB;16B", tells.
+    raw_mode = next((mode for tile in image.tile for mode in SIXTEEN_BIT.findall(str(tile))), image.mode)
+    if raw_mode.startswith(("I", "F")) or SIXTEEN_BIT.match(raw_mode):
+        raise SlideError(f"{path}: pixel type {raw_mode} is not 8-bit colour; convert it to 8-bit RGB.")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return flatten_alpha(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))

@@ -26,7 +26,7 @@ class Map2D(Protocol):
 
 @dataclass(frozen=True)
 class Components:
-    """Objects of a map, ordered by ``y`` then ``x`` of their centroids.
+    """Objects of a map, ordered by ``y`` then ``x`` of their centroids (then area and peak).
 
     Attributes:
         x: Centroid in map pixels, float64.
@@ -110,5 +110,5 @@ def _merge(pieces: np.ndarray, edges: np.ndarray, count: int) -> Components:
     peak = np.zeros(number)
     np.maximum.at(peak, whole, pieces[3])
     x, y = sum_x / np.maximum(area, 1), sum_y / np.maximum(area, 1)
-    order = np.lexsort((x, y))
+    order = np.lexsort((peak, area, x, y))  # the last two only part objects with the same centroid
     return Components(x[order], y[order], area[order].astype(np.int64), peak[order].astype(np.uint8))

@@ -110,8 +110,7 @@ def write_mask(path: Path, values: Map2D, threshold: int, grid: Grid, mpp: float
                 photometric="minisblack",
                 resolution=(pixels_per_cm, pixels_per_cm),
                 resolutionunit="CENTIMETER",
-                subifds=levels - 1 if level == 0 else 0,
-                subfiletype=1 if level else 0,
+                subfiletype=1 if level else 0,  # a directory of its own: OpenSlide sees no SubIFDs
                 metadata=None,
                 software="karyon",
             )
@@ -120,8 +119,9 @@ def write_mask(path: Path, values: Map2D, threshold: int, grid: Grid, mpp: float
 def _mask_tiles(values: Map2D, threshold: int, step: int, height: int, width: int) -> Iterator[np.ndarray]:
     for top in range(0, height, TIFF_TILE):
         for left in range(0, width, TIFF_TILE):
-            rows, columns = (slice(start * step, (start + TIFF_TILE) * step) for start in (top, left))
-            block = np.asarray(values[rows, columns])[::step, ::step]
+            # The map does the striding: a tile of the coarsest level spans the whole slide.
+            rows, columns = (slice(start * step, (start + TIFF_TILE) * step, step) for start in (top, left))
+            block = np.asarray(values[rows, columns])
             tile = np.zeros((TIFF_TILE, TIFF_TILE), np.uint8)
             tile[: block.shape[0], : block.shape[1]] = np.where(block >= threshold, 255, 0)
             yield tile

@@ -60,7 +60,7 @@ def sample_tissue(slide: Slide, mask: np.ndarray, pixels: int) -> np.ndarray:
     Args:
         slide: An open slide.
         mask: Tissue mask over the whole slide, bool, ``(h, w)``.
-        pixels: How many to return at most.
+        pixels: How many to return; up to one more per patch, and fewer where the tissue has fewer.
 
     Returns:
         uint8, ``(n, 3)``.

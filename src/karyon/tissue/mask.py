@@ -66,12 +66,13 @@ def tissue_mask(thumbnail: np.ndarray, mpp: float, method: str, min_area_um2: fl
         mask = _above_otsu(ndimage.gaussian_filter(density.mean(axis=-1), sigma=1.0))
     else:
         mask = ~_white_patches(thumbnail, mpp)
-    mask &= ~pen_marks(density)
+    ink = pen_marks(density)
+    mask = _without_ink(mask, ink)
     pixel_area = mpp * mpp
     mask = ndimage.binary_closing(np.pad(mask, 2, mode="edge"), iterations=2)[2:-2, 2:-2]
     mask = remove_small_objects(mask, max_size=int(min_area_um2 / pixel_area))
     mask = remove_small_holes(mask, max_size=int(HOLE_AREA_UM2 / pixel_area))
-    mask &= ~pen_marks(density)
+    mask &= ~ink
     return ndimage.binary_dilation(mask)  # one pixel, so that nuclei on the very edge are inside
 
 
@@ -93,11 +94,19 @@ def _white_patches(thumbnail: np.ndarray, mpp: float) -> np.ndarray:
     return np.kron(share > WHITE_SHARE, np.ones((side, side), bool))[:height, :width]
 
 
+def _without_ink(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
+    """Drop ink, and the whole of a piece that is mostly ink: its blurred rim has no telling colour."""
+    pieces, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    inked = np.bincount(pieces.ravel(), weights=ink.ravel()) / np.maximum(np.bincount(pieces.ravel()), 1)
+    return mask & ~ink & (inked <= 0.5)[pieces]
+
+
 def pen_marks(density: np.ndarray) -> np.ndarray:
     """Ink of felt pens, by the proportions of its optical densities.
 
-    Hematoxylin and eosin absorb green most; blue and green ink absorb red most, red ink absorbs blue
-    nearly as much as green, and black ink absorbs all three alike and strongly.
+    Hematoxylin and eosin absorb green most; blue and green ink absorb red most (a blue counterstain
+    does too, but is paler), red ink absorbs blue as much as green (red blood cells about 0.8 of it), and
+    black ink absorbs all three alike and strongly.
 
     Args:
         density: Optical density, ``(h, w, 3)``.
@@ -107,8 +116,8 @@ def pen_marks(density: np.ndarray) -> np.ndarray:
     """
     red, green, blue = (np.maximum(density[..., k], 1e-3) for k in range(3))
     strongest = density.max(axis=-1)
-    blue_or_green = (red > 1.3 * np.maximum(green, 0.8 * blue)) & (red > 0.35)
-    red_ink = (blue > 0.75 * green) & (red < 0.25 * green) & (green > 0.6)
+    blue_or_green = (red > 1.3 * np.maximum(green, 0.8 * blue)) & (red > 0.6)
+    red_ink = (blue > 0.88 * green) & (red < 0.25 * green) & (green > 0.6)
     black = (density.min(axis=-1) > 0.75 * strongest) & (strongest > 1.2)
     ink = ndimage.binary_opening(blue_or_green | red_ink | black)
     return ndimage.binary_dilation(ink, iterations=2)

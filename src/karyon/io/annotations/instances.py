@@ -90,18 +90,20 @@ def _read_tiff(path: Path) -> np.ndarray:
         with tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
             _check_map(path, series.shape, series.dtype)
-            return series.asarray()
+            array = series.asarray()
     except SlideError:
         raise
-    except Exception as error:  # the codecs raise errors of many kinds on a damaged file
+    except Exception as error:  # tifffile and its codecs raise errors of many kinds on a damaged file
         raise SlideError(f"{path}: not a TIFF that can be decoded ({error}); write it again.") from error
+    _check_map(path, array.shape, array.dtype)  # damaged tags may promise another shape
+    return array
 
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
         # Mapped, so that a header that promises more than the file holds is refused before memory is taken.
         array = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # a damaged header fails in the parser's many ways
         raise SlideError(f"{path}: not a plain NumPy array ({error}); save it with numpy.save.") from error
     if not isinstance(array, np.ndarray):
         array.close()
@@ -111,7 +113,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_mat(path: Path) -> np.ndarray:
-    array = read_variable(path, "inst_map", "a two-dimensional array", lambda shape: len(shape) == 2)
+    array = read_variable(path, "inst_map", "array of height x width numbers", lambda shape: len(shape) == 2)
     _check_map(path, array.shape, array.dtype)
     return array
 

@@ -79,13 +79,13 @@ def read_matlab(path: Path) -> PointList:
         SlideError: The file is unreadable or holds no such array.
     """
     check_readable(path)
-    wanted = "an N x 2 array"
+    wanted = "array of N x 2 numbers"
     array = read_variable(path, "detection", wanted, lambda shape: len(shape) == 2 and shape[1] == 2)
     if array.size == 0:
         return [], []
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iuf":
         raise SlideError(
-            f"{path}: 'detection' holds {array.dtype} values of shape {array.shape}; expected {wanted} of "
-            "numbers, x then y in level-0 pixels."
+            f"{path}: 'detection' holds {array.dtype} values of shape {array.shape}; expected an {wanted}, "
+            "x then y in level-0 pixels."
         )
     return array, [None] * len(array)
