@@ -12,7 +12,15 @@ import torch
 import yaml
 
 from karyon.errors import KaryonError
-from karyon.models.card import Decoding, ModelCard, file_sha256, load_model, model_folder, read_card, save_model
+from karyon.models.card import (
+    Decoding,
+    ModelCard,
+    file_sha256,
+    load_model,
+    model_folder,
+    read_card,
+    save_model,
+)
 from karyon.models.registry import build
 
 CARD = ModelCard(
@@ -82,7 +90,7 @@ def test_pickle_that_poses_as_weights_is_refused_unopened(folder: Path, tmp_path
 
 def test_weights_of_another_size_are_refused(folder: Path) -> None:
     edit_card(folder, arguments={"width": 4, "depth": 2})
-    with pytest.raises(KaryonError, match=re.escape("not the weights of unet {'width': 4, 'depth': 2}")):
+    with pytest.raises(KaryonError, match=r"not the weights of unet .*'width': 4"):
         load_model(folder)
 
 
@@ -100,7 +108,7 @@ def test_missing_weights_are_named(folder: Path) -> None:
 
 def test_unknown_architecture_lists_the_known(folder: Path) -> None:
     edit_card(folder, architecture="resnet")
-    with pytest.raises(KaryonError, match="unknown architecture 'resnet'; known: .*unet"):
+    with pytest.raises(KaryonError, match=r"unknown architecture 'resnet'; known: .*unet"):
         load_model(folder)
 
 
@@ -125,7 +133,7 @@ def test_unknown_field_is_named(folder: Path) -> None:
 
 
 def test_missing_model_lists_those_there_are() -> None:
-    with pytest.raises(KaryonError, match="model 'no_such_model': .*one of: .*switch_unet"):
+    with pytest.raises(KaryonError, match=r"model 'no_such_model': .*one of: .*switch_unet"):
         model_folder("no_such_model")
 
 

@@ -14,7 +14,9 @@ from karyon.nuclei.decode import decode, map_threshold
     # 0.35 * 255 = 89.25: 89 would let a probability of 0.349 pass.
     [(0.35, 90), (0.5, 128), (0.0, 1), (1.0, 255)],
 )
-def test_probability_threshold_is_the_first_map_value_that_reaches_it(threshold: float, expected: int) -> None:
+def test_probability_threshold_is_the_first_map_value_that_reaches_it(
+    threshold: float, expected: int
+) -> None:
     assert map_threshold(Decoding("components", threshold), maximum=100) == expected
 
 

@@ -73,7 +73,7 @@ def test_geojson_is_read_by_a_geometry_library(tmp_path: Path) -> None:
 def test_csv_equals_the_table(tmp_path: Path) -> None:
     table = table_of(1000)
     write_csv(tmp_path / "n.csv.gz", table)
-    read = pd.read_csv(tmp_path / "n.csv.gz", dtype={"probability": np.float32}, float_precision="round_trip")
+    read = pd.read_csv(tmp_path / "n.csv.gz", dtype={"probability": np.float32})
     pd.testing.assert_frame_equal(read, table.to_pandas().astype({"slide_id": read["slide_id"].dtype}))
 
 

@@ -34,7 +34,10 @@ CARD = ModelCard(
 
 def two_nuclei() -> Components:
     return Components(
-        x=np.array([3.0, 0.0]), y=np.array([0.0, 7.5]), area=np.array([4, 1]), peak=np.array([255, 51], np.uint8)
+        x=np.array([3.0, 0.0]),
+        y=np.array([0.0, 7.5]),
+        area=np.array([4, 1]),
+        peak=np.array([255, 51], np.uint8),
     )
 
 
@@ -68,13 +71,17 @@ def test_ids_follow_position() -> None:
         values[y, x] = 255
     table = nuclei_table("slide", find_components(values, 90, block=8), GRID, FACTS).to_pandas()
     assert table["nucleus_id"].tolist() == [1, 2, 3, 4]
-    assert list(zip(table["y"], table["x"], strict=True)) == [(10.5, 6.5), (10.5, 80.5), (34.5, 40.5), (60.5, 4.5)]
+    assert list(zip(table["y"], table["x"], strict=True)) == [
+        (10.5, 6.5),
+        (10.5, 80.5),
+        (34.5, 40.5),
+        (60.5, 4.5),
+    ]
 
 
 def test_file_says_what_it_came_from(tmp_path: Path) -> None:
     write_nuclei(tmp_path / "n.parquet", nuclei_table("s", two_nuclei(), GRID, FACTS), FACTS, CARD, "f1n9er")
-    metadata = {key: value for key, value in pq.read_schema(tmp_path / "n.parquet").metadata.items()}
-    assert metadata == {
+    assert pq.read_schema(tmp_path / "n.parquet").metadata == {
         b"karyon_version": __version__.encode(),
         b"model": b"tiny",
         b"model_sha256": b"ab12",
@@ -93,7 +100,9 @@ def test_file_holds_the_table(tmp_path: Path) -> None:
 
 def test_same_nuclei_give_the_same_bytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    found = Components(*rng.random((2, 5000)) * 1000, np.ones(5000, np.int64), rng.integers(1, 256, 5000).astype("u1"))
+    found = Components(
+        *rng.random((2, 5000)) * 1000, np.ones(5000, np.int64), rng.integers(1, 256, 5000).astype("u1")
+    )
     for name in ("one", "two"):
         write_nuclei(tmp_path / name, nuclei_table("s", found, GRID, FACTS), FACTS, CARD, "f")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

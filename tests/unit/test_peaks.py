@@ -39,7 +39,11 @@ def plateaus(seed: int, height: int, width: int, levels: int) -> np.ndarray:
 @settings(deadline=None, max_examples=80)
 @given(
     values=st.builds(
-        plateaus, st.integers(0, 2**32 - 1), st.integers(1, 14), st.integers(1, 14), st.sampled_from([2, 4, 30])
+        plateaus,
+        st.integers(0, 2**32 - 1),
+        st.integers(1, 14),
+        st.integers(1, 14),
+        st.sampled_from([2, 4, 30]),
     ),
     threshold=st.sampled_from([1, 60, 130]),
     distance=st.integers(1, 4),

@@ -31,7 +31,7 @@ rule report:
     output:
         report(
             directory("results/{cohort}/report"),
-            patterns=["{section}/{name}.png", "{section}/{name}.csv"],
+            patterns=["{section}/{name}.png", "{section}/{name}.html"],
             caption="../report/figure.rst",
             category="{section}",
             labels={"name": "{name}"},

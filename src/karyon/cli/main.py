@@ -30,10 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
         module = import_module(f"karyon.cli.{name}")
         subparser = subparsers.add_parser(module.NAME, help=module.HELP, description=module.HELP)
         module.configure(subparser)
-        subparser.set_defaults(run=module.run)
+        subparser.set_defaults(handler=module.run)
     parsed = parser.parse_args(arguments)
     try:
-        return parsed.run(parsed)
+        return parsed.handler(parsed)
     except KaryonError as error:
         print(f"karyon: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
@@ -105,7 +107,7 @@ def _field(
     draw.rectangle((PANEL_PX - 12 - bar, PANEL_PX - 16, PANEL_PX - 12, PANEL_PX - 11), fill="black")
     _write(draw, (PANEL_PX - 12 - bar, PANEL_PX - 34), "50 um")
     counts = ", ".join(
-        f"{number} {LEGEND[kind]}" for kind, number in points["kind"][near].value_counts().items()
+        f"{number} {LEGEND[kind]}" for kind, number in Counter(map(str, points["kind"][near])).items()
     )
     _write(draw, (6, 4), f"{title}: {counts}")
     return picture

@@ -36,6 +36,11 @@ SLIDE_COLUMNS = (
     "gpx_per_min",
 )
 
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+body {{font: 14px sans-serif; margin: 1em}} table {{border-collapse: collapse}}
+th, td {{padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap}}
+</style>{rows}</html>"""
+
 
 def write_report(
     slides: str, scores: str, plans: Sequence[str], overlays: int, folder: str, log: str
@@ -56,11 +61,9 @@ def write_report(
     _overlays(table, plans, overlays, target / "Overlays")
     tables = target / "Tables"
     tables.mkdir(parents=True, exist_ok=True)
-    table[[column for column in SLIDE_COLUMNS if column in table]].round(4).to_csv(
-        tables / "slides.csv", index=False
-    )
+    _page(table[[column for column in SLIDE_COLUMNS if column in table]], tables / "slides.html")
     if not score.empty:
-        score.round(4).to_csv(tables / "scores.csv", index=False)
+        _page(score, tables / "scores.html")
     figures = target / "Figures"
     figures.mkdir(parents=True, exist_ok=True)
     done = table[table["status"] == DONE]
@@ -83,6 +86,12 @@ def _overlays(table: pd.DataFrame, plans: Sequence[str], count: int, folder: Pat
             draw_overlay(row, SlideFiles(cohort, row.slide_id)).save(folder / f"{row.slide_id}.png")
         except Exception:  # a picture that cannot be drawn is no reason to lose the report
             logger.exception("overlay of %s", row.slide_id)
+
+
+def _page(table: pd.DataFrame, path: Path) -> None:
+    """A table as a page of its own, which the report shows."""
+    rows = table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
+    path.write_text(PAGE.format(title=path.stem, rows=rows), encoding="utf-8")
 
 
 def _dots(table: pd.DataFrame, column: str, label: str, path: Path) -> None:

@@ -2,6 +2,10 @@
 
 Every value comes from a hash of integer lattice coordinates and a seed. No state is carried from one block
 to the next, and a pixel has the same value whichever block it is rendered in.
+
+Numba caches the compiled code of a module by the date of that module alone, although functions of other
+modules are compiled into it. After a change here, delete the ``*.nbi`` files in ``__pycache__``, or those
+modules go on with the old noise.
 """
 
 from __future__ import annotations
@@ -60,9 +64,12 @@ def field_seed(slide_seed: int, field: int) -> np.uint64:
 
 @njit(cache=True)
 def lattice_hash(ix: int, iy: int, seed: np.uint64) -> np.uint64:
-    """Well mixed 64 bits for a lattice point (multiply and xor-shift, as in the splitmix64 finaliser)."""
-    value = (np.uint64(ix) * _X_FACTOR) ^ (np.uint64(iy) * _Y_FACTOR) ^ seed
-    value = (value ^ (value >> _SHIFT)) * _MIX
+    """Well mixed 64 bits for a lattice point (multiply and xor-shift, as in the splitmix64 finaliser).
+
+    The column is mixed before the row comes in: with both at once, (x, y) and (-x, -y) would often collide.
+    """
+    value = np.uint64(ix) * _X_FACTOR + seed
+    value = (value ^ (value >> _SHIFT)) * _MIX + np.uint64(iy) * _Y_FACTOR
     value = (value ^ (value >> _SHIFT)) * _MIX
     return value ^ (value >> _SHIFT)
 

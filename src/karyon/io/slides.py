@@ -224,7 +224,8 @@ def flatten_alpha(rgba: np.ndarray) -> np.ndarray:
 def _to_rgb(path: Path, image: Image.Image) -> np.ndarray:
     """Decode to RGB uint8; 16-bit pixels are refused, for their scale is unknown."""
     # 16-bit colour has the mode of 8-bit colour; only the raw mode of its tiles, "RGB;16B", tells.
-    raw_mode = next((mode for tile in image.tile for mode in SIXTEEN_BIT.findall(str(tile))), image.mode)
+    tiles = getattr(image, "tile", ())
+    raw_mode = next((mode for tile in tiles for mode in SIXTEEN_BIT.findall(str(tile))), image.mode)
     if raw_mode.startswith(("I", "F")) or SIXTEEN_BIT.match(raw_mode):
         raise SlideError(f"{path}: pixel type {raw_mode} is not 8-bit colour; convert it to 8-bit RGB.")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -131,10 +131,10 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
         raise KaryonError(
             f"{path}: sha256 is {found[:12]}..., the card says {card.sha256[:12]}...; restore the file"
         )
-    network = build(card.architecture, **card.arguments)
     try:
+        network = build(card.architecture, **card.arguments)
         network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, TypeError) as error:
         raise KaryonError(
             f"{path}: not the weights of {card.architecture} {card.arguments} ({error})"
         ) from error

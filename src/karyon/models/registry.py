@@ -31,3 +31,13 @@ def build(architecture: str, **arguments: int) -> nn.Module:
 def channels_last(network: nn.Module) -> nn.Module:
     """The network with its weights in channels-last order, in which convolutions are fastest."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def halo_and_stride(network: nn.Module) -> tuple[int, int]:
+    """Halo and stride of a network, in pixels.
+
+    Its tiles need a halo as wide as its reach, here rounded up to a multiple of the stride, and sides
+    that are multiples of the stride.
+    """
+    stride, reach = int(network.stride), int(network.reach)  # type: ignore[arg-type]
+    return reach + -reach % stride, stride

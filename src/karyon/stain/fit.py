@@ -149,7 +149,9 @@ def fit_stains(rgb: np.ndarray, i0: np.ndarray, stain: str) -> StainFit:
         stain=stain,
         columns=STAINS[stain],
         stain_matrix=matrix,
-        p99=np.maximum(np.percentile(amounts, 99, axis=0), 0.05) if len(rgb) else np.ones(2),
+        p99=np.maximum(np.percentile(amounts, 99, axis=0).astype(np.float64), 0.05)
+        if len(rgb)
+        else np.ones(2),
         i0=np.asarray(i0, dtype=np.float64),
         source=f"reference_{stain}" if reason else "fit",
         reason=reason,

@@ -72,9 +72,9 @@ def tissue_tiles(mask: np.ndarray, mask_grid: Grid, grid: Grid, layout: TileLayo
 
 
 def _spans(count: int, core: int, scale: float, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and past-the-last mask pixel that each tile touches along one axis."""
+    """First and past-the-last mask pixel that each tile touches along one axis, rounding errors aside."""
     edges = np.arange(count + 1) * core * scale
-    first = np.clip(np.floor(edges[:-1]).astype(int), 0, size - 1)
+    first = np.clip(np.floor(edges[:-1] + 1e-9).astype(int), 0, size - 1)
     last = np.clip(np.ceil(edges[1:] - 1e-9).astype(int), first + 1, size)
     return first, last
 

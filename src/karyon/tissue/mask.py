@@ -117,7 +117,8 @@ def pen_marks(density: np.ndarray) -> np.ndarray:
     red, green, blue = (np.maximum(density[..., k], 1e-3) for k in range(3))
     strongest = density.max(axis=-1)
     blue_or_green = (red > 1.3 * np.maximum(green, 0.8 * blue)) & (red > 0.6)
-    red_ink = (blue > 0.88 * green) & (red < 0.25 * green) & (green > 0.6)
+    # Dark ink is too dark in green to be measured there; no blood is.
+    red_ink = (blue > 0.88 * np.minimum(green, 1.8)) & (red < 0.25 * green) & (green > 0.6)
     black = (density.min(axis=-1) > 0.75 * strongest) & (strongest > 1.2)
     ink = ndimage.binary_opening(blue_or_green | red_ink | black)
     return ndimage.binary_dilation(ink, iterations=2)

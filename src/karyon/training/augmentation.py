@@ -35,6 +35,8 @@ def draw_crop(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One crop at a random place, angle, scale and reflection, bent a little.
 
+    Its centre lies in the image; what lies outside is glass, as it is for a slide.
+
     Args:
         stains: Concentrations, ``(c, h, w)``.
         target: Mask in [0, 1], ``(h, w)``.
@@ -60,7 +62,7 @@ def draw_crop(
     where = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
     both = torch.cat([stains, target[None]])[None]
     crop = functional.grid_sample(
-        both, where[None], mode="bilinear", padding_mode="reflection", align_corners=True
+        both, where[None], mode="bilinear", padding_mode="zeros", align_corners=True
     )[0]
     return crop[:-1], (crop[-1:] > 0.5).float()
 

@@ -27,11 +27,9 @@ class TrainingImage:
 
     Attributes:
         image_id: From the sheet.
-        stains: Both concentrations in units of their 99th percentile, float32, ``(2, h, w)``, with a
-            mirrored margin all round.
-        target: Training mask, float32, ``(h, w)``, with the same margin.
-        margin: The margin in model pixels.
-        grid: The model grid of the image without its margin.
+        stains: Both concentrations in units of their 99th percentile, float32, ``(2, h, w)``.
+        target: Training mask, float32, ``(h, w)``.
+        grid: The model grid.
         mpp: Microns per level-0 pixel.
         truth: Nucleus centroids in level-0 pixels, ``(n, 2)``.
     """
@@ -39,39 +37,31 @@ class TrainingImage:
     image_id: str
     stains: torch.Tensor
     target: torch.Tensor
-    margin: int
     grid: Grid
     mpp: float
     truth: np.ndarray
 
 
-def load_image(row: pd.Series, mpp: float, margin: int, stride: int) -> TrainingImage:
+def load_image(row: pd.Series, mpp: float) -> TrainingImage:
     """Read one image of a sheet through the same steps as a slide of a cohort.
 
     Args:
         row: A row of a checked sheet with an instance map as annotation.
         mpp: The model's microns per pixel.
-        margin: Mirrored border in model pixels.
-        stride: The sides with margin become multiples of this.
     """
     with open_slide(row["path"], row["mpp"]) as slide:
         thumbnail, _ = read_thumbnail(slide, MASK_MPP)
         mask = tissue_mask(thumbnail, MASK_MPP, "otsu", 0.0)
         fit = separate_slide(slide, mask, thumbnail, row["stain"], SAMPLE_PIXELS)
         grid = Grid.of_slide(slide.facts, mpp)
-        width, height = grid.width + -grid.width % stride, grid.height + -grid.height % stride
-        rgb = read_window(slide, grid, -margin, -margin, width + 2 * margin, height + 2 * margin)
+        rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
         native_mpp = slide.facts.mpp
     stains = concentrations(rgb, fit.stain_matrix, fit.i0) / fit.p99.astype(np.float32)
     instances = read_instances(row["annotations"], row["annotation_format"])
-    target = shrunken_mask(instances, grid).astype(np.float32)
-    right, bottom = width - grid.width + margin, height - grid.height + margin
-    target = np.pad(target, ((margin, bottom), (margin, right)), mode="symmetric")
     return TrainingImage(
         image_id=row["slide_id"],
         stains=torch.from_numpy(np.ascontiguousarray(stains.transpose(2, 0, 1))),
-        target=torch.from_numpy(target),
-        margin=margin,
+        target=torch.from_numpy(shrunken_mask(instances, grid).astype(np.float32)),
         grid=grid,
         mpp=native_mpp,
         truth=instance_points(instances),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from karyon.evaluation.detection import DetectionScore, score_detection
 from karyon.evaluation.matching import match_points
 from karyon.io.atomic import atomic_path
 from karyon.models.card import Decoding
-from karyon.models.registry import build, channels_last
+from karyon.models.registry import build, channels_last, halo_and_stride
 from karyon.nuclei.components import find_components
 from karyon.nuclei.decode import map_threshold
 from karyon.training.augmentation import Augmentation, draw_crop, vary_stain
@@ -128,12 +129,18 @@ def draw_batch(
 
 @torch.inference_mode()
 def predict_map(network: nn.Module, image: TrainingImage) -> np.ndarray:
-    """The probability map of a whole image as the slide workflow stores it, uint8, ``(h, w)``."""
+    """The probability map of a whole image as the slide workflow stores it, uint8, ``(h, w)``.
+
+    Round the image lies glass, as wide as the network's reach.
+    """
     device = next(network.parameters()).device
     network.eval()
-    inputs = image.stains[None, :1].to(device).contiguous(memory_format=torch.channels_last)
-    probability = torch.sigmoid(network(inputs))[0, 0]
-    inside = probability[image.margin :, image.margin :][: image.grid.height, : image.grid.width]
+    halo, stride = halo_and_stride(network)
+    height, width = image.grid.height, image.grid.width
+    right, bottom = halo + -width % stride, halo + -height % stride
+    inputs = functional.pad(image.stains[None, :1].to(device), (halo, right, halo, bottom))
+    probability = torch.sigmoid(network(inputs.contiguous(memory_format=torch.channels_last)))[0, 0]
+    inside = probability[halo : halo + height, halo : halo + width]
     return (inside * 255).round().to(torch.uint8).cpu().numpy()
 
 

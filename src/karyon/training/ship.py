@@ -11,7 +11,7 @@ import pandas as pd
 from karyon.errors import KaryonError
 from karyon.io.sheets import read_sheet
 from karyon.models.card import Decoding, ModelCard, save_model
-from karyon.models.registry import build
+from karyon.models.registry import build, halo_and_stride
 from karyon.training.data import TrainingImage, load_image
 from karyon.training.experiment import Experiment
 from karyon.training.loop import RADIUS_UM, choose_decoding, train
@@ -28,11 +28,9 @@ def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int
         command: What was typed, for the card.
     """
     sheet = read_sheet(experiment.sheet_path())
-    network = build(experiment.architecture, **experiment.arguments)
-    stride, reach = int(network.stride), int(network.reach)  # type: ignore[arg-type]
-    halo = reach + -reach % stride
-    images = _load(sheet, experiment.train_splits, experiment.mpp, halo, stride)
-    validation = _load(sheet, experiment.validation_splits, experiment.mpp, halo, stride)
+    halo, stride = halo_and_stride(build(experiment.architecture, **experiment.arguments))
+    images = _load(sheet, experiment.train_splits, experiment.mpp)
+    validation = _load(sheet, experiment.validation_splits, experiment.mpp)
     start = time.perf_counter()
     trained = train(experiment, images, validation, run, threads)
     decoding, score = choose_decoding(trained, validation, experiment.mpp)
@@ -68,10 +66,8 @@ def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int
     return save_model(output, trained, card)
 
 
-def _load(
-    sheet: pd.DataFrame, splits: tuple[str, ...], mpp: float, margin: int, stride: int
-) -> list[TrainingImage]:
+def _load(sheet: pd.DataFrame, splits: tuple[str, ...], mpp: float) -> list[TrainingImage]:
     rows = sheet[sheet["split"].isin(splits)]
     if rows.empty:
         raise KaryonError(f"no image of the sheet has split {' or '.join(splits)}")
-    return [load_image(row, mpp, margin, stride) for _, row in rows.iterrows()]
+    return [load_image(row, mpp) for _, row in rows.iterrows()]

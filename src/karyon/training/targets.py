@@ -33,9 +33,9 @@ def shrunken_mask(instances: np.ndarray, grid: Grid, share: float = CENTRAL_SHAR
             continue
         ys, xs = np.nonzero(instances[box] == label)
         centre = np.array([ys.mean() + box[0].start, xs.mean() + box[1].start])
-        corner = np.array([box[0].start, box[1].start])
+        corner = np.array([box[0].start, box[1].start]) - 0.5  # outer edges of the box's pixels
         first = np.floor(grid.from_level0(centre + (corner - centre) / stretch)).astype(int)
-        opposite = np.array([box[0].stop, box[1].stop])
+        opposite = np.array([box[0].stop, box[1].stop]) - 0.5
         last = np.ceil(grid.from_level0(centre + (opposite - centre) / stretch)).astype(int)
         rows = np.arange(max(first[0], 0), min(last[0], grid.height - 1) + 1)
         columns = np.arange(max(first[1], 0), min(last[1], grid.width - 1) + 1)
