@@ -195,7 +195,7 @@ def slide_map(slide: Slide, network: UNet, core: int, batch_size: int) -> np.nda
     return whole
 
 
-@pytest.mark.parametrize("mpp", [0.5, 0.25], ids=["native", "resampled"])
+@pytest.mark.parametrize("mpp", [0.5, 0.25, 0.2465, 0.3, 0.9])
 def test_tile_size_does_not_show_in_the_map(mpp: float) -> None:
     noise = np.random.default_rng(6).random((381, 437, 3))
     smooth = ndimage.gaussian_filter(noise, (2.5, 2.5, 0))

@@ -13,6 +13,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from karyon.errors import KaryonError
 from karyon.evaluation.detection import DetectionScore
 from karyon.models.registry import build
 from karyon.tiles.grid import Grid
@@ -119,7 +120,7 @@ def test_resumed_run_equals_an_undisturbed_one_to_the_last_bit(
     for name, value in resumed.state_dict().items():
         assert torch.equal(value, expected[name]), name
     for row, wanted in zip(log_rows(tmp_path), undisturbed[1], strict=True):
-        assert {**row, "time": 0} == {**wanted, "time": 0}
+        assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
 
 
 def test_finished_run_is_not_trained_again(undisturbed: tuple[nn.Module, list[dict]], tmp_path: Path) -> None:
@@ -128,6 +129,13 @@ def test_finished_run_is_not_trained_again(undisturbed: tuple[nn.Module, list[di
     second = train(replace(EXPERIMENT, steps=10), Interrupted(image, 0), [image], tmp_path, threads=1)
     for name, value in second.state_dict().items():
         assert torch.equal(value, first.state_dict()[name]), name
+
+
+def test_checkpoint_of_another_experiment_is_refused(tmp_path: Path) -> None:
+    image = synthetic_image()
+    train(replace(EXPERIMENT, steps=10), [image], [image], tmp_path, threads=1)
+    with pytest.raises(KaryonError, match="another experiment"):
+        train(replace(EXPERIMENT, steps=10, seed=8), [image], [image], tmp_path, threads=1)
 
 
 def test_loss_that_is_not_a_number_stops_the_run_and_names_the_step(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import SETTINGS, Workflow, new_workflow
+from conftest import REPOSITORY, SETTINGS, Workflow, new_workflow
 from PIL import Image
 
 
@@ -55,6 +56,15 @@ def test_metadata_name_the_model_and_the_mpp(finished: Workflow) -> None:
     assert float(metadata[b"mpp"]) == pytest.approx(0.5, rel=1e-3)
     assert metadata[b"model"] == b"switch_unet"
     assert len(metadata[b"model_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    "table", ["slides.parquet", "scores.parquet", "nuclei/*.parquet", "matches/*.parquet"]
+)
+def test_every_column_is_documented(finished: Workflow, table: str) -> None:
+    documented = (REPOSITORY / "docs" / "outputs.md").read_text()
+    for column in pd.read_parquet(next(results(finished).glob(table))).columns:
+        assert f"`{re.sub(r'_[0-9.]+um$', '_4um', column)}`" in documented, column
 
 
 def test_two_runs_from_scratch_give_the_same_bytes(

@@ -81,7 +81,7 @@ def write_plan(sheet: pd.DataFrame, folder: Path, shard_size: int) -> list[str]:
 
 def planned_shards(folder: Path) -> list[str]:
     """Shards of a plan that is already written, sorted; what a job on another machine sees."""
-    return sorted(path.stem for path in folder.glob("*.tsv"))
+    return sorted(path.stem for path in folder.glob("[!.]*.tsv"))
 
 
 def read_plan(path: Path) -> list[SlideRow]:

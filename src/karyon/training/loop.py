@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from karyon.errors import KaryonError
 from karyon.evaluation.detection import DetectionScore, score_detection
 from karyon.evaluation.matching import match_points
 from karyon.io.atomic import atomic_path
@@ -27,6 +29,7 @@ from karyon.training.data import TrainingImage
 from karyon.training.experiment import Experiment
 from karyon.training.losses import LOSSES
 
+CHECKPOINT, LOG = "checkpoint.ckpt", "log.jsonl"
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(4, 18))
 MIN_AREAS_UM2 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 RADIUS_UM = 4.0
@@ -39,7 +42,7 @@ def train(
     folder: Path,
     threads: int,
 ) -> nn.Module:
-    """Train a network, resuming from ``folder`` if it holds a checkpoint of the same experiment.
+    """Train a network, resuming from ``folder`` if it holds a checkpoint.
 
     Every step draws its batch from a generator seeded with the step, so a resumed run sees the
     batches of an undisturbed one.
@@ -47,37 +50,29 @@ def train(
     Args:
         experiment: What to train and how.
         images: Training images.
-        validation: Images that choose nothing but the threshold, and are watched on the way.
+        validation: Images that choose nothing but the decoding, and are watched on the way.
         folder: Where checkpoint and log go.
         threads: CPU threads.
 
     Returns:
         The exponential moving average of the network, in evaluation mode.
+
+    Raises:
+        KaryonError: The checkpoint is of another experiment.
+        FloatingPointError: The loss is no longer finite.
     """
     torch.set_num_threads(threads)
     fabric = Fabric(
         accelerator="auto", devices=1, precision="bf16-mixed" if torch.cuda.is_available() else "32-true"
     )
-    fabric.seed_everything(experiment.seed, verbose=False)
-    network = channels_last(build(experiment.architecture, **experiment.arguments))
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=experiment.learning_rate, weight_decay=experiment.weight_decay
-    )
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(experiment.ema), use_buffers=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=experiment.learning_rate, total_steps=experiment.steps, pct_start=0.05
-    )
-    network, optimizer = fabric.setup(network, optimizer)
-    average.to(fabric.device)
-    state = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule, "step": 0}
-    checkpoint = folder / "checkpoint.ckpt"
-    if checkpoint.exists():
-        state["step"] = fabric.load(checkpoint, state).get("step", state["step"])
+    state = _start(experiment, fabric, folder / CHECKPOINT)
+    network, optimizer, average = state["network"], state["optimizer"], state["average"]
     loss_function = LOSSES[experiment.loss]
     bar = tqdm(
         range(state["step"], experiment.steps), initial=state["step"], total=experiment.steps, mininterval=5
     )
     recent: list[float] = []
+    since = time.perf_counter()
     for step in bar:
         inputs, target = draw_batch(images, experiment, step)
         network.train()
@@ -89,24 +84,50 @@ def train(
         fabric.clip_gradients(network, optimizer, max_norm=experiment.clip)
         optimizer.step()
         optimizer.zero_grad()
-        schedule.step()
+        state["schedule"].step()
         average.update_parameters(network)
         recent.append(loss.item())
         if (step + 1) % experiment.validate_every == 0 or step + 1 == experiment.steps:
             decoding, score = choose_decoding(average.module, validation, experiment.mpp)
-            row = {
-                "step": step + 1,
-                "loss": float(np.mean(recent)),
-                "f1": score.f1,
-                "threshold": decoding.threshold,
-            }
+            row = {"step": step + 1, "loss": float(np.mean(recent)), "f1": score.f1}
+            row |= {"threshold": decoding.threshold, "seconds": round(time.perf_counter() - since)}
             log_row(folder, row)
             bar.set_postfix(loss=row["loss"], f1=score.f1)
             recent.clear()
+            since = time.perf_counter()
             state["step"] = step + 1
-            with atomic_path(checkpoint) as temporary:
+            with atomic_path(folder / CHECKPOINT) as temporary:
                 fabric.save(temporary, state)
     return average.module.eval()
+
+
+def _start(experiment: Experiment, fabric: Fabric, checkpoint: Path) -> dict[str, Any]:
+    """Network, its moving average, optimiser and schedule: fresh, or as the checkpoint left them."""
+    fabric.seed_everything(experiment.seed, verbose=False)
+    network = channels_last(build(experiment.architecture, **experiment.arguments))
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(experiment.ema), use_buffers=True)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=experiment.learning_rate, weight_decay=experiment.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=experiment.learning_rate, total_steps=experiment.steps, pct_start=0.05
+    )
+    network, optimizer = fabric.setup(network, optimizer)
+    state = {
+        "network": network,
+        "average": average.to(fabric.device),
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "step": 0,
+        "experiment": repr(experiment),
+    }
+    if checkpoint.exists():
+        fabric.load(checkpoint, state)
+        if state["experiment"] != repr(experiment):
+            raise KaryonError(
+                f"{checkpoint} is of another experiment; give another --run folder, or remove it"
+            )
+    return state
 
 
 def draw_batch(
@@ -173,5 +194,12 @@ def choose_decoding(
 def log_row(folder: Path, row: dict[str, float]) -> None:
     """Append a line to the run's log, JSON lines."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({**row, "time": round(time.time())}) + "\n")
+    with (folder / LOG).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
+def logged_seconds(folder: Path) -> int:
+    """Seconds that all parts of a run took together."""
+    return sum(
+        json.loads(line)["seconds"] for line in (folder / LOG).read_text(encoding="utf-8").splitlines()
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from karyon.models.card import Decoding, ModelCard, save_model
 from karyon.models.registry import build, halo_and_stride
 from karyon.training.data import TrainingImage, load_image
 from karyon.training.experiment import Experiment
-from karyon.training.loop import RADIUS_UM, choose_decoding, train
+from karyon.training.loop import RADIUS_UM, choose_decoding, logged_seconds, train
 
 
 def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int, command: str) -> ModelCard:
@@ -31,7 +30,6 @@ def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int
     halo, stride = halo_and_stride(build(experiment.architecture, **experiment.arguments))
     images = _load(sheet, experiment.train_splits, experiment.mpp)
     validation = _load(sheet, experiment.validation_splits, experiment.mpp)
-    start = time.perf_counter()
     trained = train(experiment, images, validation, run, threads)
     decoding, score = choose_decoding(trained, validation, experiment.mpp)
     card = ModelCard(
@@ -49,7 +47,7 @@ def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int
             "train_images": [image.image_id for image in images],
             "validation_images": [image.image_id for image in validation],
             "experiment": {key: value for key, value in asdict(experiment).items() if key != "licence"},
-            "seconds": round(time.perf_counter() - start),
+            "seconds": logged_seconds(run),
             "command": f"{command} --output {output}",
         },
         metrics={
