@@ -66,7 +66,7 @@ def train(
         accelerator="auto", devices=1, precision="bf16-mixed" if torch.cuda.is_available() else "32-true"
     )
     state = _start(experiment, fabric, folder / CHECKPOINT)
-    network, optimizer, average = state["network"], state["optimizer"], state["average"]
+    network = state["network"]
     loss_function = LOSSES[experiment.loss]
     bar = tqdm(
         range(state["step"], experiment.steps), initial=state["step"], total=experiment.steps, mininterval=5
@@ -80,15 +80,10 @@ def train(
         loss = loss_function(logits, fabric.to_device(target), **experiment.loss_arguments)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"step {step}: the loss is {loss.item()}; lower learning_rate")
-        fabric.backward(loss)
-        fabric.clip_gradients(network, optimizer, max_norm=experiment.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        state["schedule"].step()
-        average.update_parameters(network)
+        _optimise(fabric, state, loss, experiment.clip)
         recent.append(loss.item())
         if (step + 1) % experiment.validate_every == 0 or step + 1 == experiment.steps:
-            decoding, score = choose_decoding(average.module, validation, experiment.mpp)
+            decoding, score = choose_decoding(state["average"].module, validation, experiment.mpp)
             row = {"step": step + 1, "loss": float(np.mean(recent)), "f1": score.f1}
             row |= {"threshold": decoding.threshold, "seconds": round(time.perf_counter() - since)}
             log_row(folder, row)
@@ -98,7 +93,7 @@ def train(
             state["step"] = step + 1
             with atomic_path(folder / CHECKPOINT) as temporary:
                 fabric.save(temporary, state)
-    return average.module.eval()
+    return state["average"].module.eval()
 
 
 def _start(experiment: Experiment, fabric: Fabric, checkpoint: Path) -> dict[str, Any]:
@@ -128,6 +123,16 @@ def _start(experiment: Experiment, fabric: Fabric, checkpoint: Path) -> dict[str
                 f"{checkpoint} is of another experiment; give another --run folder, or remove it"
             )
     return state
+
+
+def _optimise(fabric: Fabric, state: dict[str, Any], loss: torch.Tensor, clip: float) -> None:
+    """One step of the optimiser, the schedule and the moving average."""
+    fabric.backward(loss)
+    fabric.clip_gradients(state["network"], state["optimizer"], max_norm=clip)
+    state["optimizer"].step()
+    state["optimizer"].zero_grad()
+    state["schedule"].step()
+    state["average"].update_parameters(state["network"])
 
 
 def draw_batch(
