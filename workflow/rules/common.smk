@@ -1,5 +1,6 @@
 """Sheet, configuration and plan of the cohort, and what every rule asks for. No algorithms."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from karyon.cohort.configuration import complete_config
@@ -14,8 +15,7 @@ try:
     config = complete_config(config)
     COHORT = config["cohort"]
     PLAN = Path("results", COHORT, "plan")
-    MODEL = str(model_folder(config["model"]))
-    MODEL_SHA256 = read_card(model_folder(config["model"])).sha256
+    CARD = read_card(model_folder(config["model"]))
     # Remote jobs find the plan on disk: only the main process reads the sheet and asks for 30,000 files.
     if workflow.is_main_process:
         SHARDS = write_plan(

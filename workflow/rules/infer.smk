@@ -22,8 +22,8 @@ rule infer:
         settings={
             **config["infer"],
             "channel": config["stain"]["channel"],
-            "model": MODEL,
-            "sha256": MODEL_SHA256,
+            "model": config["model"],
+            "card": CARD.inference(),
         },
         version=STAGE_VERSION["infer"],
     script:

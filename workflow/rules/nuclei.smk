@@ -18,7 +18,11 @@ rule nuclei:
         runtime=light_runtime,
         attempts_left=attempts_left,
     params:
-        settings={**config["nuclei"], "model": MODEL},
+        settings={
+            **config["nuclei"],
+            "model": config["model"],
+            "decoding": asdict(CARD.decoding),
+        },
         version=STAGE_VERSION["nuclei"],
     script:
         "../scripts/nuclei.py"

@@ -74,6 +74,21 @@ class ModelCard:
     metrics: dict[str, object] = field(default_factory=dict)
     licence: str = ""
 
+    def inference(self) -> dict[str, object]:
+        """The fields that the map of a slide depends on: for a stage's fingerprint."""
+        names = (
+            "sha256",
+            "architecture",
+            "arguments",
+            "input",
+            "mpp",
+            "halo_px",
+            "stride",
+            "output",
+            "target_stain",
+        )
+        return {name: getattr(self, name) for name in names}
+
 
 def model_folder(model: str) -> Path:
     """The folder of a model: a name under ``resources/models/``, or a path.

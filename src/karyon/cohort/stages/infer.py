@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from karyon.cohort.stages.tissue import TissueFiles, open_planned
 from karyon.errors import KaryonError, SlideError
 from karyon.inference.predict import Predictor, input_layer
 from karyon.inference.reader import read_tiles
-from karyon.models.card import ModelCard, load_model
+from karyon.models.card import ModelCard, load_model, model_folder
 from karyon.tiles.grid import Grid
 from karyon.tiles.layout import TileLayout, tissue_tiles
 from karyon.tiles.store import create_array, create_store
@@ -30,7 +29,7 @@ def infer_slide(task: SlideTask) -> StageResult:
     """Predict every tile that touches tissue.
 
     Settings: ``tile_px`` and ``batch_size`` of the configuration's ``infer``, ``channel`` of its
-    ``stain``, and the folder and sha256 of the model.
+    ``stain``, name or folder of the model, and what of its card the map depends on.
     """
     settings = task.settings
     predictor, card = _predictor(settings["model"], settings["batch_size"], task.threads, task.gpus)
@@ -95,7 +94,7 @@ def read_layout(store: zarr.Group) -> tuple[Grid, TileLayout, np.ndarray]:
 
 
 @lru_cache(maxsize=1)
-def _predictor(folder: str, batch_size: int, threads: int, gpus: int) -> tuple[Predictor, ModelCard]:
+def _predictor(model: str, batch_size: int, threads: int, gpus: int) -> tuple[Predictor, ModelCard]:
     """The model, loaded once per job."""
     torch.set_num_threads(threads)
     if gpus and not torch.cuda.is_available():
@@ -103,6 +102,6 @@ def _predictor(folder: str, batch_size: int, threads: int, gpus: int) -> tuple[P
             "the job was given a GPU but torch sees none: check the node's driver, or run with "
             "--set-resources infer:gpu=0"
         )
-    network, card = load_model(Path(folder))
+    network, card = load_model(model_folder(model))
     device = torch.device("cuda" if gpus else "cpu")
     return Predictor(network, card.output, device, batch_size), card

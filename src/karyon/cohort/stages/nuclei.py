@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from karyon.cohort.shard import SlideTask, StageResult
 from karyon.cohort.stages.tissue import TissueFiles
-from karyon.models.card import read_card
+from karyon.models.card import Decoding, model_folder, read_card
 from karyon.nuclei.decode import decode, map_threshold
 from karyon.nuclei.export import write_csv, write_geojson, write_mask
 from karyon.nuclei.table import nuclei_table, write_nuclei
@@ -20,11 +19,11 @@ from karyon.tiles.store import open_store
 def find_nuclei(task: SlideTask) -> StageResult:
     """Decode a slide's map and write its table, and what else is configured.
 
-    Settings: the configuration's ``nuclei``, and the folder of the model.
+    Settings: the configuration's ``nuclei``, name or folder of the model, and its card's ``decoding``.
     """
     settings, files = task.settings, task.files
-    card = read_card(Path(settings["model"]))
-    decoding = card.decoding
+    card = read_card(model_folder(settings["model"]))
+    decoding = Decoding(**settings["decoding"])
     if settings["threshold"] is not None:
         decoding = replace(decoding, threshold=settings["threshold"])
     tissue = TissueFiles.read(files)
