@@ -24,6 +24,7 @@ LAYERS = (
     "training",
     "cohort",
     "demo",
+    "bench",
     "cli",
 )
 

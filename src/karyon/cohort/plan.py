@@ -74,8 +74,9 @@ def write_plan(sheet: pd.DataFrame, folder: Path, shard_size: int) -> list[str]:
     header = "\t".join(field.name for field in fields(SlideRow))
     for shard, lines in rows.items():
         _write_if_changed(folder / f"{shard}.tsv", "\n".join([header, *lines, ""]))
-    for stale in set(folder.glob("*.tsv")) - {folder / f"{shard}.tsv" for shard in rows}:
-        stale.unlink()
+    # A file that another run is writing has a hidden name, and is its own business.
+    for stale in set(folder.glob("[!.]*.tsv")) - {folder / f"{shard}.tsv" for shard in rows}:
+        stale.unlink(missing_ok=True)
     return sorted(rows)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import stat
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -18,6 +20,13 @@ from karyon.errors import SlideError
 MPP_MIN, MPP_MAX = 0.05, 20.0
 # A plain image is decoded as a whole: 0.54 GB as RGB at the limit, beyond which Pillow opens none.
 MAX_PLAIN_PIXELS = 178_956_970
+# The largest glass for whole organs measures 203 mm; an image that would be larger has a wrong mpp.
+MAX_SIDE_MM = 250.0
+# A box no larger than this, about a tile of the file, is given up as a whole.
+SMALLEST_BOX_PX = 256
+# A few broken tiles are a scanner's hiccup; more, and the file was cut off or damaged on its way.
+MAX_LOST_SHARE = 0.05
+DAMAGED = "the file is damaged, incomplete or not a slide: copy it again from the scanner"
 
 SIXTEEN_BIT = re.compile(r"\w+;16[BLN]")
 MICRONS_PER_UNIT = {"centimeter": 10_000.0, "inch": 25_400.0, 3: 10_000.0, 2: 25_400.0}
@@ -145,13 +154,59 @@ class ImageSlide(Slide):
                 f"({error}). Convert it to a tiled pyramidal TIFF."
             ) from error
         except (OSError, SyntaxError, ValueError) as error:
-            raise SlideError(f"{path}: neither OpenSlide nor Pillow can open it ({error})") from error
+            raise SlideError(f"{path}: neither OpenSlide nor Pillow can open it ({error}); {DAMAGED}.") from error
         mpp, source = choose_mpp(path, sheet_mpp, None, tags)
         height, width = self._pixels.shape[:2]
         self.facts = SlideFacts(width, height, mpp, source, ((width, height),), 0, 0, "image")
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         return self._pixels[y : y + height, x : x + width]
+
+
+class PatchedSlide(Slide):
+    """A slide seen for an overview: what cannot be decoded comes out white, as glass is, and is counted.
+
+    A box that fails is halved until it is small, so that a broken tile of the file costs no more than
+    its own surroundings.
+
+    Args:
+        slide: An open slide; closed with this one.
+
+    Attributes:
+        lost: Share of the slide's area that could not be decoded so far.
+    """
+
+    def __init__(self, slide: Slide) -> None:
+        self._slide = slide
+        self.facts = slide.facts
+        self.lost = 0.0
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        try:
+            return self._slide.read(level, x, y, width, height)
+        except SlideError as error:
+            self._slide.reopen()
+            if max(width, height) <= SMALLEST_BOX_PX:
+                self._lose(width * height / math.prod(self.facts.level_sizes[level]), error)
+                return np.full((height, width, 3), 255, np.uint8)
+        if width >= height:
+            half = width // 2
+            parts = self.read(level, x, y, half, height), self.read(level, x + half, y, width - half, height)
+            return np.concatenate(parts, axis=1)
+        half = height // 2
+        return np.concatenate(
+            (self.read(level, x, y, width, half), self.read(level, x, y + half, width, height - half))
+        )
+
+    def close(self) -> None:
+        self._slide.close()
+
+    def _lose(self, share: float, error: SlideError) -> None:
+        self.lost += share
+        if self.lost > MAX_LOST_SHARE:
+            raise SlideError(
+                f"{error}. More than {MAX_LOST_SHARE:.0%} of the slide cannot be read: {DAMAGED}."
+            ) from error
 
 
 def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
@@ -162,24 +217,50 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
         mpp: Microns per level-0 pixel from the sheet; ``None`` takes the file's own.
 
     Raises:
-        SlideError: The file is missing, unreadable, of no known format, or of unknown mpp.
+        SlideError: The file is missing, unreadable, of no known format, of unknown mpp, or larger than
+            any slide at the mpp that is given.
     """
     import openslide
 
     path = Path(path)
+    _check_readable(path)
     try:
+        slide: Slide = OpenSlideSlide(path, mpp)
+    except openslide.OpenSlideUnsupportedFormatError:
+        slide = ImageSlide(path, mpp)
+    except openslide.OpenSlideError as error:
+        message = f"{path}: OpenSlide knows the format but cannot open it ({error}); {DAMAGED}."
+        raise SlideError(message) from error
+    facts = slide.facts
+    side_mm = max(facts.width, facts.height) * facts.mpp / 1000
+    if side_mm > MAX_SIDE_MM:
+        slide.close()
+        raise SlideError(
+            f"{path}: at {facts.mpp:g} microns per pixel (from {facts.mpp_source.replace('_', ' ')}) the slide "
+            f"would be {side_mm:,.0f} mm long; no slide is over {MAX_SIDE_MM:.0f} mm. Give the right number in "
+            "the sheet's column mpp."
+        )
+    return slide
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse what is missing, a folder, a pipe, unreadable or empty, and say what to do about it."""
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
+            raise SlideError(f"{path}: that is a device or pipe; expected a file.")
         with path.open("rb") as stream:
             empty = not stream.read(1)
     except OSError as error:
-        raise SlideError(f"{path}: cannot be read ({error.strerror})") from error
+        remedies = {
+            FileNotFoundError: "check the path in the sheet, or copy the file there",
+            IsADirectoryError: "name the slide's file in the sheet, not a folder",
+            PermissionError: "ask whoever owns the file for the right to read it",
+        }
+        remedy = remedies.get(type(error), "check the disk or server it is on, and copy it again")
+        raise SlideError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from error
     if empty:
-        raise SlideError(f"{path}: the file is empty (0 bytes); copy it again")
-    try:
-        return OpenSlideSlide(path, mpp)
-    except openslide.OpenSlideUnsupportedFormatError:
-        return ImageSlide(path, mpp)
-    except openslide.OpenSlideError as error:
-        raise SlideError(f"{path}: OpenSlide knows the format but cannot open it ({error})") from error
+        raise SlideError(f"{path}: the file is empty (0 bytes); copy it again.")
 
 
 def choose_mpp(

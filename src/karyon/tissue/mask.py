@@ -16,6 +16,10 @@ from karyon.stain.optical_density import optical_density
 DENSITY_FLOOR, DENSITY_CEILING = 0.05, 0.10
 # A bright field has a bright background. Below this the image is fluorescence, or not a slide.
 DARKEST_GLASS = 120
+# Signals of fluorescence may be bright, but most of its slide is darker than any stain, and next to
+# nothing is glass. (Scanners fill what they skipped with black, yet some glass is always beside tissue.)
+DARK, MAX_DARK_SHARE = 60, 0.5
+GLASS, MIN_GLASS_SHARE = 200, 0.1
 # Lumina and vessels up to this size are searched too: blood and epithelium lie in them.
 HOLE_AREA_UM2 = 50_000.0
 # The SWITCH paper's filter (section 3.5): a patch is skipped when over 60 % of it is brighter than 220.
@@ -34,8 +38,14 @@ def glass_colour(thumbnail: np.ndarray) -> np.ndarray:
         float64, ``(3,)``.
 
     Raises:
-        SlideError: The brightest parts are dark.
+        SlideError: The brightest parts are dark, or most of it is and next to nothing is glass.
     """
+    dark_share = float((thumbnail.max(axis=-1) < DARK).mean())
+    if dark_share > MAX_DARK_SHARE and (thumbnail.min(axis=-1) >= GLASS).mean() < MIN_GLASS_SHARE:
+        raise SlideError(
+            f"{dark_share:.0%} of the slide is dark (intensity below {DARK} of 255) and next to nothing is clear "
+            "glass: not a bright-field slide (fluorescence, or black). Only bright-field stains can be separated."
+        )
     brightest = np.percentile(thumbnail.reshape(-1, 3), 99, axis=0)
     if brightest.max() < DARKEST_GLASS:
         raise SlideError(

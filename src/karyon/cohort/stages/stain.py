@@ -11,6 +11,7 @@ from karyon.cohort.layout import SlideFiles
 from karyon.cohort.shard import SlideTask, StageResult
 from karyon.cohort.stages.tissue import TissueFiles, open_planned
 from karyon.io.atomic import atomic_path
+from karyon.io.slides import PatchedSlide
 from karyon.stain.fit import StainFit
 from karyon.stain.sample import separate_slide
 
@@ -23,7 +24,7 @@ def fit_slide(task: SlideTask) -> StageResult:
     files = task.files
     tissue = TissueFiles.read(files)
     thumbnail = np.asarray(Image.open(files.thumbnail))
-    with open_planned(task.row) as slide:
+    with PatchedSlide(open_planned(task.row)) as slide:  # what is white is not fitted
         fit = separate_slide(slide, tissue.mask, thumbnail, task.row.stain, task.settings["sample_pixels"])
     with atomic_path(files.stain) as temporary:
         temporary.write_text(json.dumps(fit.to_json(), indent=1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from PIL import Image
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.shard import DONE, NO_TISSUE, SlideTask, StageResult
+from karyon.errors import SlideError
 from karyon.io.atomic import atomic_path
-from karyon.io.slides import Slide, SlideFacts, open_slide
+from karyon.io.slides import PatchedSlide, Slide, SlideFacts, open_slide
 from karyon.tiles.grid import Grid
 from karyon.tissue.mask import tissue_mask
 from karyon.tissue.thumbnail import read_thumbnail
@@ -24,11 +27,15 @@ def mask_slide(task: SlideTask) -> StageResult:
 
     Settings: ``method``, ``mpp`` and ``min_area_um2`` of the configuration's ``tissue``.
     """
-    with open_planned(task.row) as slide:
+    with PatchedSlide(open_planned(task.row)) as slide:
         thumbnail, grid = read_thumbnail(slide, task.settings["mpp"])
-        facts = slide.facts
+        facts, lost = slide.facts, slide.lost
     mpp = facts.mpp * grid.scale
-    mask = tissue_mask(thumbnail, mpp, task.settings["method"], task.settings["min_area_um2"])
+    smallest = task.settings["min_area_um2"]
+    try:
+        mask = tissue_mask(thumbnail, mpp, task.settings["method"], smallest)
+    except SlideError as error:
+        raise SlideError(f"{task.row.path}: {error}") from error
     files = task.files
     _write_png(files.thumbnail, thumbnail)
     _write_png(files.tissue_mask, mask.astype(np.uint8) * 255)
@@ -37,6 +44,7 @@ def mask_slide(task: SlideTask) -> StageResult:
     area = float(mask.sum()) * (mpp / 1000) ** 2
     return StageResult(
         status=DONE if mask.any() else NO_TISSUE,
+        warning="; ".join(_warnings(mask, lost, smallest)),
         facts={
             "width": facts.width,
             "height": facts.height,
@@ -48,6 +56,13 @@ def mask_slide(task: SlideTask) -> StageResult:
         },
         outputs=(files.thumbnail, files.tissue_mask, files.facts),
     )
+
+
+def _warnings(mask: np.ndarray, lost: float, smallest: float) -> Iterator[str]:
+    if lost:
+        yield f"{lost:.2%} of the slide could not be decoded and counts as glass"
+    if not mask.any():
+        yield f"no tissue: the slide is blank, or no piece on it reaches {smallest:g} square microns"
 
 
 @dataclass(frozen=True)
@@ -80,5 +95,7 @@ def open_planned(row: SlideRow) -> Slide:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
+    encoded = io.BytesIO()  # Pillow's own writing to a file loses the reason, such as a full disk
+    Image.fromarray(pixels).save(encoded, format="PNG")
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        temporary.write_bytes(encoded.getbuffer())
