@@ -41,5 +41,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  touch $@ && echo "Set up in $$((SECONDS - start)) s: $$($(BIN)/pip list --format=freeze | wc -l) packages," \
 	    "$$(du -sh $(VENV) | cut -f1) in $(VENV)."
 
+bench: $(VENV)/.installed  ## every measurement
+	@$(BIN)/karyon bench
+
 clean:  ## remove generated files, not the results of your cohorts
 	rm -rf results/demo results/demo-slides .mypy_cache .ruff_cache .pytest_cache

@@ -80,10 +80,11 @@ def test_no_change_of_the_concentrations_lowers_the_objective(
 @pytest.mark.parametrize("matrix", random_pairs(12))
 def test_torch_equals_numba(pixels: np.ndarray, glass: np.ndarray, matrix: np.ndarray) -> None:
     batch = pixels.reshape(2, 30, 35, 3)
-    found = TorchConcentrations(matrix, glass)(torch.from_numpy(batch))
-    assert (found.shape, found.dtype) == ((2, 2, 30, 35), torch.float32)
     expected = concentrations(batch, matrix, glass)
-    np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), expected, **NEAR)
+    separate = TorchConcentrations(matrix, glass)
+    for found in (separate(torch.from_numpy(batch)), separate.on_device(torch.from_numpy(batch))):
+        assert (found.shape, found.dtype) == ((2, 2, 30, 35), torch.float32)
+        np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), expected, **NEAR)
 
 
 def test_known_amounts_are_found_but_for_the_penaltys_share(known_stains: np.ndarray) -> None:

@@ -23,6 +23,7 @@ def test_defaults_fill_what_is_not_given_at_every_depth():
         "model": "switch_unet",
         "shard_size": 64,
         "retries": 1,
+        "missing_slides": "error",
         "max_failed_fraction": 0.05,
         "tissue": {"method": "otsu", "mpp": 4.0, "min_area_um2": 2000.0},
         "stain": {"channel": "hematoxylin", "sample_pixels": 200000},
@@ -59,8 +60,8 @@ SAFE_NAME = (
     "a safe file name: at most 200 letters, digits, '.', '_' and '-', a letter or digit first, no '..'"
 )
 SECTIONS = (
-    "cohort, sheet, model, shard_size, retries, max_failed_fraction, tissue, stain, infer, stitch, nuclei, "
-    "evaluate, report"
+    "cohort, sheet, model, shard_size, retries, missing_slides, max_failed_fraction, tissue, stain, infer, "
+    "stitch, nuclei, evaluate, report"
 )
 
 

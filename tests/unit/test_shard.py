@@ -145,6 +145,36 @@ def test_last_attempt_records_an_unexpected_error(cohort: Cohort) -> None:
     assert "Traceback" in cohort.log()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is always full")
+@pytest.mark.parametrize("last_attempt", [False, True])
+def test_full_disk_ends_the_job_without_a_row_and_the_next_run_goes_on(
+    cohort: Cohort, last_attempt: bool
+) -> None:
+    def stage(task: SlideTask) -> StageResult:
+        if task.row.slide_id == "b":
+            Path("/dev/full").write_bytes(b"pixels")
+        return Stage()(task)
+
+    with pytest.raises(SystemExit) as caught:
+        cohort.run(stage, last_attempt=last_attempt)
+    expected = f"tissue b: no space left on the disk of {cohort.results}; free space and start again"
+    assert caught.value.code == expected
+    assert not cohort.manifest("tissue").exists()
+    later = Stage()
+    assert cohort.run(later)["status"].tolist() == [DONE] * 3
+    assert later.calls == ["b", "c"]
+
+
+def test_what_a_killed_job_left_is_removed_by_the_next(cohort: Cohort) -> None:
+    tiles = cohort.results / "tiles"
+    tiles.mkdir(parents=True)
+    names = [f".{2**22 + 1}.a.zarr.zip", f".{2**22 + 1}.other.zarr.zip", f".{os.getpid()}.a.zarr.zip"]
+    for name in names:  # a process that is no more, a slide of another shard, a process that runs
+        (tiles / name).write_bytes(b"half")
+    cohort.run(Stage())
+    assert {path.name for path in tiles.iterdir()} == set(names[1:])
+
+
 def test_error_of_the_model_ends_the_job(cohort: Cohort) -> None:
     stage = Stage({"b": KaryonError("model.safetensors: sha256 differs")})
     with pytest.raises(KaryonError, match="sha256 differs"):

@@ -191,3 +191,24 @@ def test_glass_colour_is_the_brightest_hundredth_and_at_least_220() -> None:
     picture = np.full((100, 100, 3), 100, np.uint8)
     picture[:2] = (240, 230, 200)
     np.testing.assert_array_equal(glass_colour(picture), [240, 230, 220])
+
+
+def test_fluorescence_is_refused_however_bright_its_signals_are() -> None:
+    y, x = np.mgrid[:200, :200]
+    cells = (x % 20 - 10) ** 2 + (y % 20 - 10) ** 2 < 36  # 28 % of the area
+    for colour in ((90, 130, 250), (230, 230, 180)):
+        slide = np.where(cells[..., None], colour, (9, 5, 12)).astype(np.uint8)
+        with pytest.raises(SlideError, match=r"7[0-9]% of the slide is dark .*fluorescence"):
+            glass_colour(slide)
+
+
+def test_black_that_a_scanner_fills_in_does_not_make_a_slide_dark() -> None:
+    slide = np.zeros((200, 200, 3), np.uint8)
+    slide[:60] = 244
+    slide[20:40, 50:150] = (190, 110, 170)
+    assert glass_colour(slide).tolist() == [244.0] * 3
+
+
+@pytest.mark.parametrize("side", [1, 4, 20])
+def test_a_small_blank_image_has_no_tissue(side: int) -> None:
+    assert not tissue_mask(np.full((side, side, 3), 244, np.uint8), 8.0, "otsu", 2000.0).any()

@@ -23,6 +23,13 @@ SETTINGS = {
     "nuclei": {"geojson": True},
 }
 
+SNAKEMAKE = (
+    sys.executable,
+    *("-m", "snakemake"),
+    *("--profile", "profiles/local"),
+    *("--configfile", "settings.yaml"),
+)
+
 
 class Workflow:
     """A working directory with the workflow, a cohort and its results."""
@@ -33,19 +40,14 @@ class Workflow:
     def run(self, *arguments: str, settings: dict | None = None) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with the local profile; settings replace those of the last run."""
         if settings is not None:
-            (self.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
-        command = [
-            "-m",
-            "snakemake",
-            "--profile",
-            "profiles/local",
-            "--configfile",
-            "settings.yaml",
-            *arguments,
-        ]
+            self.write_settings(settings)
         return subprocess.run(
-            [sys.executable, *command], cwd=self.folder, capture_output=True, text=True, check=False
+            [*SNAKEMAKE, *arguments], cwd=self.folder, capture_output=True, text=True, check=False
         )
+
+    def write_settings(self, settings: dict) -> None:
+        """Settings of the runs that follow."""
+        (self.folder / "settings.yaml").write_text(yaml.safe_dump(settings))
 
     def planned(self, *arguments: str, settings: dict | None = None) -> list[str]:
         """The rules that a dry run would run, one entry per job, without `all`."""
@@ -70,8 +72,9 @@ def new_workflow(folder: Path) -> Workflow:
     for name in ("workflow", "config", "profiles", "envs"):
         shutil.copytree(REPOSITORY / name, folder / name)
     shutil.copy(REPOSITORY / "Snakefile", folder)
-    (folder / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
-    return Workflow(folder)
+    workflow = Workflow(folder)
+    workflow.write_settings(SETTINGS)
+    return workflow
 
 
 @pytest.fixture(scope="session")

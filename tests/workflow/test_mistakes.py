@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import SETTINGS, Workflow, new_workflow
+
+from karyon.models.card import file_sha256, model_folder
 
 HEADER = "slide_id\tpath\tmpp\tannotations\tannotation_format\n"
 
@@ -60,6 +64,43 @@ def test_mistakes_of_the_configuration_name_key_and_choices(
     _, output = run_sheet(tmp_path / "work", "a\ta.svs\t0.25\t\t\n", settings)
     for fragment in fragments:
         assert fragment in output, f"{fragment} not in:\n{output}"
+
+
+def test_a_pickle_that_poses_as_weights_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "sprung",)
+
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(pickle.dumps({"weight": Trap()}))
+    card = yaml.safe_load((model_folder("switch_unet") / "card.yaml").read_text())
+    (weights.parent / "card.yaml").write_text(yaml.safe_dump({**card, "sha256": file_sha256(weights)}))
+    _, output = run_sheet(tmp_path / "work", "a\ta.svs\t0.25\t\t\n", {"model": str(weights.parent)})
+    assert f"{weights}: not the weights of" in output
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_hostile_ids_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{slide_id}\ta.svs\t0.25\t\t\n" for slide_id in ("..", "../../b", "/tmp/c", "d\0e", "-rf")
+    )
+    workflow, output = run_sheet(tmp_path / "work", rows)
+    assert output.count("expected a safe file name") == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"work"}
+    assert not (workflow.folder / "-rf.tsv").exists()
+
+
+def test_ten_million_columns_are_refused(tmp_path: Path) -> None:
+    _, output = run_sheet(tmp_path / "work", "\t" * 10_000_000 + "\n")
+    assert "cohort.tsv, row 2: more than 1000 columns" in output
+
+
+def test_missing_slides_may_be_left_to_the_run(tmp_path: Path) -> None:
+    workflow = new_workflow(tmp_path / "work")
+    (workflow.folder / "cohort.tsv").write_text(HEADER + "a\tnone.svs\t0.25\t\t\n")
+    planned = workflow.planned(settings={**SETTINGS, "missing_slides": "record"})
+    assert "tissue" in planned
 
 
 def test_a_missing_sheet_says_how_to_write_one(tmp_path: Path) -> None:

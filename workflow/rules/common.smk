@@ -8,7 +8,7 @@ from karyon.cohort.plan import planned_shards, write_plan
 from karyon.cohort.shard import STAGE_VERSION
 from karyon.errors import KaryonError
 from karyon.io.sheets import read_sheet
-from karyon.models.card import model_folder, read_card
+from karyon.models.card import load_model, model_folder, read_card
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -18,9 +18,12 @@ try:
     CARD = read_card(model_folder(config["model"]))
     # Remote jobs find the plan on disk: only the main process reads the sheet and asks for 30,000 files.
     if workflow.is_main_process:
-        SHARDS = write_plan(
-            read_sheet(Path(config["sheet"])), PLAN, config["shard_size"]
+        # Weights that are damaged, or are none, are told before anything is run.
+        load_model(model_folder(config["model"]))
+        SHEET = read_sheet(
+            Path(config["sheet"]), missing_slides=config["missing_slides"]
         )
+        SHARDS = write_plan(SHEET, PLAN, config["shard_size"])
     else:
         SHARDS = planned_shards(PLAN)
 except KaryonError as error:

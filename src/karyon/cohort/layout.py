@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,12 @@ class SlideFiles:
     def matches(self) -> Path:
         """The match table, where the slide is annotated."""
         return self._file("matches", ".parquet")
+
+    def every(self) -> Iterator[Path]:
+        """All files above, whether they exist or not."""
+        for name, member in vars(SlideFiles).items():
+            if isinstance(member, property):
+                yield getattr(self, name)
 
     def record(self, stage: str) -> Path:
         """What a stage noted of this slide when it was done."""

@@ -12,7 +12,7 @@ from scipy import ndimage
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.stages.tissue import TissueFiles, open_planned
-from karyon.io.slides import Slide
+from karyon.io.slides import PatchedSlide, Slide
 from karyon.tiles.grid import Grid, read_window
 from karyon.tissue.thumbnail import read_thumbnail
 
@@ -34,7 +34,7 @@ def draw_overlay(row: SlideRow, files: SlideFiles) -> Image.Image:
     tissue = TissueFiles.read(files)
     points = _points(files)
     fields = _fields(points, tissue.facts.width, tissue.facts.height, FIELD_UM / tissue.facts.mpp)
-    with open_planned(row) as slide:
+    with PatchedSlide(open_planned(row), limit=1.0) as slide:
         panels = [_whole(slide, files, tissue)]
         for title, x, y in fields:
             grid = Grid.of_slide(slide.facts, FIELD_UM / PANEL_PX)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pandas as pd
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow, read_plan
 from karyon.errors import KaryonError, SlideError
-from karyon.io.atomic import atomic_path
+from karyon.io.atomic import atomic_path, remove_leftovers
 
 logger = logging.getLogger("karyon")
 
@@ -30,6 +32,8 @@ STAGE_COLUMNS = {
     "stain": ("stain",),
     "evaluate": ("annotations", "annotation_format", "annotations_size", "annotations_mtime_ns"),
 }
+# No space, or a quota used up.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 DONE, NO_TISSUE, NOT_ANNOTATED, SKIPPED, FAILED = "done", "no_tissue", "not_annotated", "skipped", "failed"
 
 
@@ -101,16 +105,17 @@ def run_shard(
         gpus: GPUs of the job.
 
     Raises:
-        SystemExit: A slide failed in a way that may pass, and attempts remain.
+        SystemExit: A slide failed in a way that may pass, and attempts remain; or the disk is full.
     """
     _log_to(log)
     cohort = Path(manifest).parents[2]
     before = _read_manifest(upstream)
     rows = []
     slides = read_plan(Path(plan))
-    for number, row in enumerate(slides, start=1):
+    files_of = [SlideFiles(cohort, row.slide_id) for row in slides]
+    remove_leftovers(path for files in files_of for path in (*files.every(), files.record(stage)))
+    for number, (row, files) in enumerate(zip(slides, files_of, strict=True), start=1):
         previous = before.get(row.slide_id)
-        files = SlideFiles(cohort, row.slide_id)
         fingerprint = _fingerprint(stage, row, settings, version, previous)
         task = SlideTask(row, files, settings, threads, gpus, fingerprint)
         result = _passed_over(task, previous) or _recorded(task, stage) or _attempt(process, task, stage)
@@ -123,7 +128,7 @@ def run_shard(
         failed = [row["slide_id"] for row in rows if row["retry"]]
         names = ", ".join(failed[:5])
         sys.exit(f"{stage}: {len(failed)} slides failed and will be tried again: {names}; see {log}")
-    with atomic_path(Path(manifest)) as temporary:
+    with explain_full_disk(f"{stage}: the manifest", cohort), atomic_path(Path(manifest)) as temporary:
         pd.DataFrame(rows).drop(columns="retry").to_parquet(temporary, index=False)
 
 
@@ -133,7 +138,8 @@ def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage
     task.files.record(stage).unlink(missing_ok=True)
     start = time.perf_counter()
     try:
-        result = process(task)
+        with explain_full_disk(f"{stage} {task.row.slide_id}", task.files.cohort):
+            result = process(task)
     except SlideError as error:
         logger.warning("%s %s: %s", stage, task.row.slide_id, error)
         return _row(task, FAILED, str(error), time.perf_counter() - start)
@@ -149,9 +155,32 @@ def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage
         "row": {key: value for key, value in row.items() if key != "retry"},
         "outputs": {str(path.relative_to(task.files.cohort)): path.stat().st_size for path in result.outputs},
     }
-    with atomic_path(task.files.record(stage)) as temporary:
+    what, record = f"{stage} {task.row.slide_id}", task.files.record(stage)
+    with explain_full_disk(what, task.files.cohort), atomic_path(record) as temporary:
         temporary.write_text(json.dumps(content))
     return row
+
+
+@contextmanager
+def explain_full_disk(what: str, folder: Path) -> Iterator[None]:
+    """End the job with a message where there is no space left.
+
+    That is no slide's fault, and would be every slide's fate: as a row of the manifest it would be
+    taken for settled, and the slides not be done when there is space again.
+
+    Args:
+        what: What was being done: the stage, and the slide if there is one.
+        folder: Where files are written.
+
+    Raises:
+        SystemExit: The disk is full, or a quota used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        sys.exit(f"{what}: no space left on the disk of {folder.resolve()}; free space and start again")
 
 
 def _recorded(task: SlideTask, stage: str) -> dict[str, Any] | None:
@@ -215,6 +244,7 @@ def _log_to(path: str) -> None:
     """Send the package's log to the job's file, and a line per slide to the terminal."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     logger.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is not the news
     logger.handlers = [
         logging.FileHandler(path, mode="a", encoding="utf-8"),
         logging.StreamHandler(sys.stderr),

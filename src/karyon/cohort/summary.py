@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED
+from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED, explain_full_disk
 from karyon.errors import KaryonError
 from karyon.evaluation.detection import DetectionScore
 from karyon.io.atomic import atomic_path
@@ -31,7 +31,7 @@ def summarise(
     """
     table = slide_table(plans, manifests)
     for path, frame in ((slides, table), (scores, score_table(table, radii_um))):
-        with atomic_path(Path(path)) as temporary:
+        with explain_full_disk("summary", Path(path).parent), atomic_path(Path(path)) as temporary:
             frame.to_parquet(temporary, index=False)
 
 
@@ -129,7 +129,8 @@ def check_failures(slides: str, max_failed_fraction: float, verdict: str) -> Non
         listed = "\n  ".join(lines[:20])
         raise KaryonError(
             f"{summary}, more than max_failed_fraction {max_failed_fraction:g} allows:\n  {listed}\n"
-            f"All others are done. See {slides}; mend the slides and start again, only they are redone."
+            f"All others are done. See {slides}; mend the slides and start again, only they are redone. "
+            "Where a file itself need not change (rights, a server that was away), add --forcerun tissue."
         )
     with atomic_path(Path(verdict)) as temporary:
         temporary.write_text("\n".join([summary, *lines, ""]), encoding="utf-8")

@@ -86,12 +86,13 @@ class _Sheet:
         raise SheetError("\n".join(lines))
 
 
-def read_sheet(path: Path, check_files: bool = True) -> pd.DataFrame:
+def read_sheet(path: Path, check_files: bool = True, missing_slides: str = "error") -> pd.DataFrame:
     """A cohort sheet, checked against ``workflow/schemas/cohort.schema.yaml``.
 
     Args:
         path: TSV or CSV (``.tsv``, ``.csv``, ``.txt``, and each with ``.gz``), UTF-8.
         check_files: Also see that slides and annotations exist.
+        missing_slides: ``error``, or ``record`` to leave slides that do not exist to the run.
 
     Returns:
         One row per slide, in the sheet's order, with exactly the schema's columns in its order. ``mpp``
@@ -114,7 +115,7 @@ def read_sheet(path: Path, check_files: bool = True) -> pd.DataFrame:
         for column in FILE_COLUMNS
     }
     if check_files:
-        _check_files(sheet, paths)
+        _check_files(sheet, {"annotations": paths["annotations"]} if missing_slides == "record" else paths)
     sheet.raise_mistakes()
     complete = pd.DataFrame({"mpp": pd.Series(mpp, dtype=np.float64)})
     columns = load_schema("cohort")["properties"]
@@ -227,10 +228,9 @@ def _check_ids(sheet: _Sheet) -> None:
 
 def _check_filled(sheet: _Sheet) -> None:
     """Required cells are not empty, and no cell holds control characters."""
-    required = load_schema("cohort")["required"]
     for column, cells in sheet.cells.items():
         for row, cell in cells.items():
-            if not cell and column in required:
+            if not cell and column in load_schema("cohort")["required"]:
                 sheet.mistake(row, f"{sheet.names[column]} is empty; it is required.")
             elif column != "slide_id" and CONTROL.search(cell):  # ids have a stricter pattern
                 sheet.wrong_cell(row, column, "expected text without control characters")

@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -84,7 +85,7 @@ class Slide(ABC):
     def close(self) -> None:  # noqa: B027
         """Give back the file handle."""
 
-    def __enter__(self) -> Slide:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -154,7 +155,8 @@ class ImageSlide(Slide):
                 f"({error}). Convert it to a tiled pyramidal TIFF."
             ) from error
         except (OSError, SyntaxError, ValueError) as error:
-            raise SlideError(f"{path}: neither OpenSlide nor Pillow can open it ({error}); {DAMAGED}.") from error
+            message = f"{path}: neither OpenSlide nor Pillow can open it ({error}); {DAMAGED}."
+            raise SlideError(message) from error
         mpp, source = choose_mpp(path, sheet_mpp, None, tags)
         height, width = self._pixels.shape[:2]
         self.facts = SlideFacts(width, height, mpp, source, ((width, height),), 0, 0, "image")
@@ -171,13 +173,15 @@ class PatchedSlide(Slide):
 
     Args:
         slide: An open slide; closed with this one.
+        limit: Share of the slide's area that may be lost; beyond it, reading raises a SlideError.
 
     Attributes:
         lost: Share of the slide's area that could not be decoded so far.
     """
 
-    def __init__(self, slide: Slide) -> None:
+    def __init__(self, slide: Slide, limit: float = MAX_LOST_SHARE) -> None:
         self._slide = slide
+        self._limit = limit
         self.facts = slide.facts
         self.lost = 0.0
 
@@ -203,9 +207,9 @@ class PatchedSlide(Slide):
 
     def _lose(self, share: float, error: SlideError) -> None:
         self.lost += share
-        if self.lost > MAX_LOST_SHARE:
+        if self.lost > self._limit:
             raise SlideError(
-                f"{error}. More than {MAX_LOST_SHARE:.0%} of the slide cannot be read: {DAMAGED}."
+                f"{error}. More than {self._limit:.0%} of the slide cannot be read: {DAMAGED}."
             ) from error
 
 
@@ -236,9 +240,9 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
     if side_mm > MAX_SIDE_MM:
         slide.close()
         raise SlideError(
-            f"{path}: at {facts.mpp:g} microns per pixel (from {facts.mpp_source.replace('_', ' ')}) the slide "
-            f"would be {side_mm:,.0f} mm long; no slide is over {MAX_SIDE_MM:.0f} mm. Give the right number in "
-            "the sheet's column mpp."
+            f"{path}: at {facts.mpp:g} microns per pixel (from {facts.mpp_source.replace('_', ' ')}) it would"
+            f" be {side_mm:,.0f} mm long, and no slide is over {MAX_SIDE_MM:.0f} mm. Give the right number in"
+            " the sheet's column mpp."
         )
     return slide
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import cc3d
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components as graph_components
+
+from karyon.nuclei.runs import label_block
 
 BLOCK_PX = 2048
 
@@ -61,40 +62,26 @@ def find_components(values: Map2D, threshold: int, block: int = BLOCK_PX) -> Com
         The objects (SWITCH paper, section 3.4: threshold, components, centroids).
     """
     height, width = values.shape
-    pieces: list[np.ndarray] = []  # rows: sum of x, sum of y, area, peak of every piece
+    pieces = [np.empty((4, 0), np.int64)]  # rows: sum of x, sum of y, area, peak of every piece
     edges: list[np.ndarray] = []
     count = 0
     above = np.full(width, -1, dtype=np.int64)  # piece of each pixel in the row over this band
     for top in range(0, height, block):
-        left_column: np.ndarray | None = None
+        beside = np.full(min(block, height - top), -1, dtype=np.int64)  # the same, left of this block
         for left in range(0, width, block):
             chunk = np.asarray(values[top : top + block, left : left + block])
-            found, number = cc3d.connected_components(chunk >= threshold, connectivity=4, return_N=True)
-            pieces.append(_measure(found, chunk, number, left, top))
-            piece = np.where(found > 0, found.astype(np.int64) - 1 + count, -1)
-            count += number
+            found, borders = label_block(chunk, threshold)
+            found[0] += left * found[2]
+            found[1] += top * found[2]
+            pieces.append(found)
+            first_row, last_row, first_column, last_column = (
+                np.where(border >= 0, border + count, -1) for border in borders
+            )
             columns = slice(left, left + chunk.shape[1])
-            edges.append(_touching(above[columns], piece[0]))
-            if left_column is not None:
-                edges.append(_touching(left_column, piece[:, 0]))
-            left_column = piece[:, -1]
-            above[columns] = piece[-1]
+            edges += [_touching(above[columns], first_row), _touching(beside, first_column)]
+            above[columns], beside = last_row, last_column
+            count += found.shape[1]
     return _merge(np.concatenate(pieces, axis=1), np.concatenate(edges, axis=1), count)
-
-
-def _measure(found: np.ndarray, chunk: np.ndarray, number: int, left: int, top: int) -> np.ndarray:
-    ys, xs = np.nonzero(found)
-    label = found[ys, xs].astype(np.int64) - 1
-    peak = np.zeros(number, dtype=np.float64)
-    np.maximum.at(peak, label, chunk[ys, xs])
-    return np.stack(
-        [
-            np.bincount(label, weights=xs + left, minlength=number),
-            np.bincount(label, weights=ys + top, minlength=number),
-            np.bincount(label, minlength=number),
-            peak,
-        ]
-    )
 
 
 def _touching(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from karyon.models.card import ModelCard
 from karyon.nuclei.components import Components
 from karyon.tiles.grid import Grid
 
+# Rows that are encoded at once: the writer needs several times their size.
+ROWS_AT_ONCE = 65_536
 SCHEMA = pa.schema(
     [
         ("slide_id", pa.dictionary(pa.int32(), pa.string())),
@@ -70,4 +72,10 @@ def write_nuclei(path: Path, table: pa.Table, facts: SlideFacts, card: ModelCard
         "fingerprint": fingerprint,
     }
     with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            temporary,
+            row_group_size=ROWS_AT_ONCE,
+            use_dictionary=["slide_id"],  # positions do not repeat
+            compression="zstd",
+        )

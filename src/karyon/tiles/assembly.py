@@ -15,6 +15,8 @@ from karyon.tiles.layout import TileLayout
 MIN_BLOCK_PX = 1024
 CACHED_TILES = 48
 
+Box = tuple[slice, slice]
+
 
 def block_side(layout: TileLayout) -> int:
     """Side of the map's blocks in model pixels."""
@@ -46,10 +48,8 @@ def assemble(
     def tile(number: int) -> np.ndarray:
         return np.asarray(predictions[number])
 
-    reach = layout.halo if method == "weighted" else 0
-    weight = (
-        border_weight(layout.window) if method == "weighted" else np.ones((layout.window,) * 2, np.float32)
-    )
+    weight = border_weight(layout.window) if method == "weighted" else None
+    reach = 0 if weight is None else layout.halo
     side = block_side(layout)
     for top in range(0, grid.height, side):
         for left in range(0, grid.width, side):
@@ -57,7 +57,9 @@ def assemble(
             columns = slice(left, min(left + side, grid.width))
             near = [index[key] for key in _tiles_near(layout, rows, columns, reach) if key in index]
             if near:
-                yield rows, columns, _blend(near, tile, tiles, layout, rows, columns, reach, weight)
+                parts = _parts(near, tile, tiles, layout, rows, columns, reach)
+                shape = rows.stop - rows.start, columns.stop - columns.start
+                yield rows, columns, _crop(parts, shape) if weight is None else _blend(parts, shape, weight)
 
 
 def _tiles_near(layout: TileLayout, rows: slice, columns: slice, reach: int) -> Iterator[tuple[int, int]]:
@@ -68,23 +70,38 @@ def _tiles_near(layout: TileLayout, rows: slice, columns: slice, reach: int) -> 
             yield row, column
 
 
-def _blend(near, tile, tiles, layout, rows, columns, reach, weight) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Weighted mean of the tiles near a block; cores do not overlap, so a crop is its special case."""
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    values = np.zeros((height, width), np.float32)
-    weights = np.zeros((height, width), np.float32)
+def _parts(  # type: ignore[no-untyped-def]
+    near, tile, tiles, layout, rows, columns, reach
+) -> Iterator[tuple[np.ndarray, Box, Box]]:
+    """The tiles near a block: their values, which part of them is used, and where it lies in the block."""
+    side, cut = layout.core + 2 * reach, layout.halo - reach
     for number in near:
         row, column = (int(value) for value in tiles[number][:2])
         y, x = row * layout.core - reach, column * layout.core - reach  # corner of the part that is used
-        side = layout.core + 2 * reach
         y0, y1 = max(y, rows.start), min(y + side, rows.stop)
         x0, x1 = max(x, columns.start), min(x + side, columns.stop)
-        cut = layout.halo - reach
         source = np.s_[y0 - y + cut : y1 - y + cut, x0 - x + cut : x1 - x + cut]
         place = np.s_[y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start]
-        values[place] += weight[source] * tile(number)[source]
+        yield tile(number), source, place
+
+
+def _crop(parts: Iterator[tuple[np.ndarray, Box, Box]], shape: tuple[int, int]) -> np.ndarray:
+    """Cores side by side: they meet and do not overlap."""
+    block = np.zeros(shape, np.uint8)
+    for values, source, place in parts:
+        block[place] = values[source]
+    return block
+
+
+def _blend(
+    parts: Iterator[tuple[np.ndarray, Box, Box]], shape: tuple[int, int], weight: np.ndarray
+) -> np.ndarray:
+    """Weighted mean of overlapping tiles."""
+    total, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for values, source, place in parts:
+        total[place] += weight[source] * values[source]
         weights[place] += weight[source]
-    return np.rint(values / np.maximum(weights, 1e-12)).astype(np.uint8)
+    return np.rint(total / np.maximum(weights, 1e-12)).astype(np.uint8)
 
 
 def border_weight(side: int) -> np.ndarray:

@@ -95,4 +95,6 @@ def mask_window(mask: np.ndarray, mask_grid: Grid, grid: Grid, x: slice, y: slic
     scale = grid.scale / mask_grid.scale
     rows = np.minimum(((np.arange(y.start, y.stop) + 0.5) * scale).astype(int), mask.shape[0] - 1)
     columns = np.minimum(((np.arange(x.start, x.stop) + 0.5) * scale).astype(int), mask.shape[1] - 1)
-    return mask[np.ix_(rows, columns)]
+    # Columns first and on the few rows there are, then whole rows: copying these is fastest.
+    first = rows[0]
+    return mask[first : rows[-1] + 1].take(columns, axis=1)[rows - first]

@@ -40,17 +40,18 @@ def glass_colour(thumbnail: np.ndarray) -> np.ndarray:
     Raises:
         SlideError: The brightest parts are dark, or most of it is and next to nothing is glass.
     """
-    dark_share = float((thumbnail.max(axis=-1) < DARK).mean())
-    if dark_share > MAX_DARK_SHARE and (thumbnail.min(axis=-1) >= GLASS).mean() < MIN_GLASS_SHARE:
-        raise SlideError(
-            f"{dark_share:.0%} of the slide is dark (intensity below {DARK} of 255) and next to nothing is clear "
-            "glass: not a bright-field slide (fluorescence, or black). Only bright-field stains can be separated."
-        )
     brightest = np.percentile(thumbnail.reshape(-1, 3), 99, axis=0)
     if brightest.max() < DARKEST_GLASS:
         raise SlideError(
             f"the brightest parts of the slide have intensity {brightest.max():.0f} of 255: not a "
             "bright-field slide (fluorescence, or black). Only bright-field stains can be separated."
+        )
+    dark_share = float((thumbnail.max(axis=-1) < DARK).mean())
+    if dark_share > MAX_DARK_SHARE and (thumbnail.min(axis=-1) >= GLASS).mean() < MIN_GLASS_SHARE:
+        raise SlideError(
+            f"{dark_share:.0%} of the slide is dark (intensity below {DARK} of 255) and next to nothing is "
+            "clear glass: not a bright-field slide (fluorescence, or black). Only bright-field stains can be "
+            "separated."
         )
     return np.clip(brightest, 220.0, 255.0)
 
@@ -81,7 +82,8 @@ def tissue_mask(thumbnail: np.ndarray, mpp: float, method: str, min_area_um2: fl
     pixel_area = mpp * mpp
     mask = ndimage.binary_closing(np.pad(mask, 2, mode="edge"), iterations=2)[2:-2, 2:-2]
     mask = remove_small_objects(mask, max_size=int(min_area_um2 / pixel_area))
-    mask = remove_small_holes(mask, max_size=int(HOLE_AREA_UM2 / pixel_area))
+    if mask.any():  # without tissue, a small slide would be one hole
+        mask = remove_small_holes(mask, max_size=int(HOLE_AREA_UM2 / pixel_area))
     mask &= ~ink
     return ndimage.binary_dilation(mask)  # one pixel, so that nuclei on the very edge are inside
 

@@ -20,6 +20,7 @@ from karyon.errors import KaryonError, SlideError
 from karyon.inference.predict import Predictor, input_layer
 from karyon.inference.reader import read_tiles
 from karyon.models.card import ModelCard, load_model, model_folder
+from karyon.models.folding import fold_batch_norm
 from karyon.tiles.grid import Grid
 from karyon.tiles.layout import TileLayout, tissue_tiles
 from karyon.tiles.store import create_array, create_store
@@ -103,5 +104,9 @@ def _predictor(model: str, batch_size: int, threads: int, gpus: int) -> tuple[Pr
             "--set-resources infer:gpu=0"
         )
     network, card = load_model(model_folder(model))
-    device = torch.device("cuda" if gpus else "cpu")
-    return Predictor(network, card.output, device, batch_size), card
+    network = fold_batch_norm(network)
+    if gpus:
+        return Predictor(network, card.output, torch.device("cuda"), batch_size), card
+    # One tile at a time: a batch gains nothing on a CPU, and arrays as large as its are given back to the
+    # system after every layer, whose pages then cost as much as the arithmetic (docs/design.md).
+    return Predictor(network, card.output, torch.device("cpu"), 1), card

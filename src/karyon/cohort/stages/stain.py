@@ -24,7 +24,8 @@ def fit_slide(task: SlideTask) -> StageResult:
     files = task.files
     tissue = TissueFiles.read(files)
     thumbnail = np.asarray(Image.open(files.thumbnail))
-    with PatchedSlide(open_planned(task.row)) as slide:  # what is white is not fitted
+    # White is not fitted, so the patches that can be decoded decide, however few.
+    with PatchedSlide(open_planned(task.row), limit=1.0) as slide:
         fit = separate_slide(slide, tissue.mask, thumbnail, task.row.stain, task.settings["sample_pixels"])
     with atomic_path(files.stain) as temporary:
         temporary.write_text(json.dumps(fit.to_json(), indent=1))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import asdict
 
-import numpy as np
-
 from karyon.cohort.shard import SlideTask, StageResult
 from karyon.cohort.stages.infer import read_layout
 from karyon.cohort.stages.tissue import TissueFiles
@@ -33,7 +31,7 @@ def stitch_slide(task: SlideTask) -> StageResult:
         values = create_array(target, "map", (grid.height, grid.width), (side, side))
         predictions = source["predictions"]
         for rows, columns, block in assemble(predictions, tiles, layout, grid, task.settings["assembly"]):  # type: ignore[arg-type]
-            block = np.where(mask_window(tissue.mask, tissue.mask_grid, grid, columns, rows), block, 0)
+            block *= mask_window(tissue.mask, tissue.mask_grid, grid, columns, rows)
             values[rows, columns] = block
             maximum = max(maximum, int(block.max()))
         create_array(target, "maximum", (1,), (1,))[:] = maximum
