@@ -198,7 +198,7 @@ def test_good_slides_beside_bad_ones_complete(
     assert DONE[slide_id] in row["warning"]
     assert bool(row["warning"]) == bool(DONE[slide_id])
     results = finished_with_bad.folder / "results" / "tiny"
-    assert len(pd.read_parquet(results / "nuclei" / f"{slide_id}.parquet")) == row["nuclei"] > 20
+    assert len(pd.read_parquet(results / "nuclei" / f"{slide_id}.parquet")) == row["nuclei"] >= 10
     assert (results / "report" / "Overlays" / f"{slide_id}.png").is_file()
 
 
