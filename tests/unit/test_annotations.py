@@ -15,13 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
+import shapely
 import tifffile
 from PIL import Image
 from scipy import ndimage
 
 from karyon.errors import SlideError
 from karyon.evaluation.matching import match_points
-from karyon.io.annotations import ANNOTATION_FORMATS, instance_points, read_instances, read_points
+from karyon.io.annotations import (
+    ANNOTATION_FORMATS,
+    OUTLINE_FORMATS,
+    instance_points,
+    read_instances,
+    read_label_map,
+    read_outlines,
+    read_points,
+)
 from karyon.io.annotations.instances import INSTANCE_FORMATS
 
 DATA = Path(os.environ.get("KARYON_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -389,6 +398,150 @@ def test_a_vertex_without_a_number_is_refused(vertex: str, tmp_path: Path) -> No
         read_points(path, "imagescope_xml", None)
 
 
+def write_outlines(path: Path, annotation_format: str, *outlines: list[tuple[float, float]]) -> Path:
+    if annotation_format == "imagescope_xml":
+        regions = [region(number, outline) for number, outline in enumerate(outlines, start=1)]
+        return write(path, xml(*regions, name="tumour"))
+    classification = {"name": "tumour"}
+    features = [feature("Polygon", [closed(each)], classification=classification) for each in outlines]
+    return write(path, json.dumps(features))
+
+
+@pytest.mark.parametrize("annotation_format", OUTLINE_FORMATS)
+def test_outlines_are_read_as_areas_with_their_class(annotation_format: str, tmp_path: Path) -> None:
+    path = write_outlines(tmp_path / "a", annotation_format, ELL, SQUARE)
+    outlines = read_outlines(path, annotation_format, (20, 10))
+    assert [area.area for area in outlines.areas] == [3, 4]
+    assert outlines.areas[1].equals(shapely.box(10, 5, 12, 7))
+    assert outlines.class_name == ("tumour", "tumour")
+    assert outlines.holes == ()
+
+
+def test_holes_and_parts_of_a_feature_belong_to_its_area(tmp_path: Path) -> None:
+    inner = closed([(0.5, 0.5), (1.5, 0.5), (1.5, 1.5), (0.5, 1.5)])
+    outer = closed([(0, 0), (2, 0), (2, 2), (0, 2)])
+    features = [feature("Polygon", [outer, inner]), feature("MultiPolygon", [[closed(SQUARE)], [outer]])]
+    path = write(tmp_path / "a.geojson", json.dumps(features))
+    assert [area.area for area in read_outlines(path, "geojson", None).areas] == [3, 8]
+
+
+def test_regions_that_imagescope_marks_as_negative_are_holes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", xml(region(1, ELL), region(2, SQUARE, extra='NegativeROA="1"')))
+    outlines = read_outlines(path, "imagescope_xml", None)
+    assert [area.area for area in outlines.areas] == [3]
+    assert [hole.area for hole in outlines.holes] == [4]
+
+
+@pytest.mark.parametrize("annotation_format", OUTLINE_FORMATS)
+def test_outlines_have_the_centroids_that_are_read_as_points(annotation_format: str, tmp_path: Path) -> None:
+    path = write_outlines(tmp_path / "a", annotation_format, SQUARE, ELL)
+    areas = read_outlines(path, annotation_format, (100, 100), scale=3.0).areas
+    points = read_points(path, annotation_format, (100, 100), scale=3.0).points
+    np.testing.assert_allclose([(area.centroid.x, area.centroid.y) for area in areas], points)
+
+
+@pytest.mark.parametrize("annotation_format", OUTLINE_FORMATS)
+def test_outlines_of_another_slide_are_refused(annotation_format: str, tmp_path: Path) -> None:
+    path = write_outlines(tmp_path / "a", annotation_format, ELL, SQUARE)
+    message = (
+        r"a: 1 of 2 annotations lie outside the slide of 5 x 5 pixels, the first is number 2 at x 11, y 6"
+    )
+    with pytest.raises(SlideError, match=message):
+        read_outlines(path, annotation_format, (5, 5))
+
+
+def test_a_file_without_outlines_has_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.geojson", "[]")
+    assert read_outlines(path, "geojson", (5, 5)).areas == ()
+
+
+def test_where_outlines_are_needed_points_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.geojson", json.dumps([feature("Point", [1, 1])]))
+    with pytest.raises(SlideError, match=r"a\.geojson, feature 1: a point; an outline is needed here"):
+        read_outlines(path, "geojson", None)
+    with pytest.raises(SlideError, match=r"'points_csv'; outlines are needed here, one of imagescope_xml"):
+        read_outlines(path, "points_csv", None)
+
+
+# ---- Annotations at another resolution
+
+
+@pytest.mark.parametrize("annotation_format", ["points_csv", "points_mat", "geojson", "imagescope_xml"])
+def test_points_are_scaled_about_the_corner_of_the_image(annotation_format: str, tmp_path: Path) -> None:
+    # Pixel (11, 6) at a quarter of the resolution covers 44 to 47 and 24 to 27, centres 45.5 and 25.5.
+    path = tmp_path / "a"
+    if annotation_format == "points_csv":
+        write(path, csv_of([(11, 6)]))
+    elif annotation_format == "points_mat":
+        with path.open("wb") as stream:
+            scipy.io.savemat(stream, {"detection": np.array([[11.0, 6.0]])})
+    else:
+        write_outlines(path, annotation_format, SQUARE)
+    assert read_points(path, annotation_format, (80, 40), scale=4.0).points.tolist() == [[45.5, 25.5]]
+
+
+def test_scaled_outlines_cover_the_enlarged_pixels(tmp_path: Path) -> None:
+    # Corners of pixels 3 to 5: -0.5 beyond their centres. At twice the resolution these are pixels 6 to 11.
+    corners = [(2.5, 2.5), (5.5, 2.5), (5.5, 5.5), (2.5, 5.5)]
+    path = write_outlines(tmp_path / "a", "geojson", corners)
+    (area,) = read_outlines(path, "geojson", (20, 20), scale=2.0).areas
+    assert area.equals(shapely.box(5.5, 5.5, 11.5, 11.5))
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_map_at_another_resolution_is_the_map_with_larger_pixels(factor: int, tmp_path: Path) -> None:
+    path = write_map(tmp_path / "map.png", "instance_png", MAP)
+    large = np.kron(MAP, np.ones((factor, factor), np.uint16))
+    size = (6 * factor, 5 * factor)
+    np.testing.assert_array_equal(read_label_map(path, "instance_png", size, scale=factor), large)
+    points = read_points(path, "instance_png", size, scale=factor).points
+    np.testing.assert_allclose(points, instance_points(large.astype(np.int32)), rtol=1e-12)
+
+
+def test_a_finer_map_gives_each_pixel_the_id_at_its_centre(tmp_path: Path) -> None:
+    fine = np.kron(MAP, np.ones((3, 3), np.uint16))
+    path = write_map(tmp_path / "map.png", "instance_png", fine)
+    np.testing.assert_array_equal(read_label_map(path, "instance_png", (6, 5), scale=1 / 3), MAP)
+    points = read_points(path, "instance_png", (6, 5), scale=1 / 3).points
+    np.testing.assert_allclose(points, MAP_POINTS, rtol=1e-12)
+
+
+def test_a_map_is_scaled_by_its_size_where_the_resolutions_are_a_little_off(tmp_path: Path) -> None:
+    # 0.5 and 0.2522 microns per pixel, in truth every second pixel: the far corner's centre stays in place.
+    large = np.zeros((300, 400), np.uint16)
+    large[-1, -1] = 1
+    path = write_map(tmp_path / "map.png", "instance_png", large)
+    points = read_points(path, "instance_png", (800, 600), scale=0.5 / 0.2522).points
+    np.testing.assert_allclose(points, [[798.5, 598.5]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("read", [read_points, read_label_map])
+def test_a_map_of_a_size_that_its_resolution_does_not_explain_is_refused(
+    read: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = write_map(tmp_path / "map.png", "instance_png", np.zeros((300, 400), np.uint8))
+    # The proportions alone are no reason to stretch it.
+    with pytest.raises(SlideError, match=r"400 x 300 pixels, the slide 800 x 600; they must be equal.*_mpp"):
+        read(path, "instance_png", (800, 600))
+    with pytest.raises(SlideError, match="400 x 300 pixels; the slide of 800 x 600 has 200 x 150 at"):
+        read(path, "instance_png", (800, 600), scale=4.0)
+    with pytest.raises(SlideError, match="400 x 300 pixels; the slide of 800 x 700 has 400 x 350 at"):
+        read(path, "instance_png", (800, 700), scale=2.0)
+
+
+def test_a_map_is_not_stretched_over_a_slide_that_no_memory_holds(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "map.png", "instance_png", np.zeros((100, 100), np.uint8))
+    with pytest.raises(SlideError, match=r"an instance map of 100000 x 100000 pixels; at most"):
+        read_label_map(path, "instance_png", (100_000, 100_000), scale=1000.0)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("read", [read_points, read_outlines, read_label_map])
+def test_a_scale_that_is_none_is_refused(read: Callable[..., Any], scale: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a finite number above 0"):
+        read(tmp_path / "a", "geojson", (5, 5), scale)
+
+
 # ---- Points
 
 
@@ -415,7 +568,10 @@ def test_points_csv_may_hold_no_point(tmp_path: Path) -> None:
         ("x,y\n1,2,3\n", r"line 2: 3 values; expected 2"),
         ("x,y\n1,\n", r"line 2: y is ''; expected level-0 pixels"),
         ('x,y\n"0,5",1\n', r"line 2: x is '0,5'"),
-        ("x,y\n1,1\n2,inf\n", r"1 of 2 nuclei have a coordinate that is not finite, the first is nucleus 2"),
+        (
+            "x,y\n1,1\n2,inf\n",
+            r"1 of 2 annotations have a coordinate that is not finite, the first is number 2",
+        ),
     ],
 )
 def test_a_malformed_points_csv_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
@@ -471,7 +627,8 @@ def test_points_a_little_outside_are_kept_and_further_ones_refused_with_an_examp
     assert len(read_points(near, "points_csv", (10, 10)).points) == 3
     far = write(tmp_path / "far.csv", csv_of([(1, 1), (10.6, 1), (1, -1.6)]))
     message = (
-        r"far\.csv: 2 of 3 nuclei lie outside the slide of 10 x 10 pixels, the first is nucleus 2 at x 10\.6"
+        r"far\.csv: 2 of 3 annotations lie outside the slide of 10 x 10 pixels, "
+        r"the first is number 2 at x 10\.6"
     )
     with pytest.raises(SlideError, match=message):
         read_points(far, "points_csv", (10, 10))
@@ -548,3 +705,19 @@ def test_real_outlines_and_the_instance_map_made_of_them_agree(path: Path) -> No
     assert np.median(matches.distance) < 0.15
     shift = outlines[matches.predicted] - pixels[matches.truth]
     np.testing.assert_allclose(np.median(shift, axis=0), 0, atol=0.05)
+
+
+@needs_data
+def test_real_outlines_enclose_the_pixels_of_the_instance_map_made_of_them() -> None:
+    path = min((DATA / "kumar30" / "xml").glob("*.xml"))
+    areas = read_outlines(path, "imagescope_xml", (1000, 1000)).areas
+    instances = DATA / "kumar30" / "instances" / f"{path.stem}.png"
+    labels = read_label_map(instances, "instance_png", (1000, 1000))
+    pixels = np.bincount(labels[labels > 0])
+    points = instance_points(labels)
+    matches = match_points(shapely.get_coordinates(shapely.centroid(areas)), points, 16)
+    enclosed = shapely.area(areas)[matches.predicted]
+    counted = pixels[pixels > 0][matches.truth]
+    # The map also holds the pixels that the outline itself runs through.
+    assert np.median(counted / enclosed) == pytest.approx(1.0, abs=0.1)
+    assert np.corrcoef(enclosed, counted)[0, 1] > 0.98

@@ -11,21 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from karyon.evaluation import matching
-from karyon.evaluation.matching import Matches, match_points
-
-SOLVERS = pytest.mark.parametrize("dense_cells", [0, 40_000], ids=["sparse", "dense"])
+from karyon.evaluation.matching import Matches, gate_graph, match_points
 
 # Halves: many ties, coincident points and distances exactly at the gate, all exact in float64.
 half = st.integers(0, 16).map(lambda n: n / 2)
-few_points = st.lists(st.tuples(half, half), max_size=6).map(lambda rows: np.array(rows).reshape(-1, 2))
+few_points = st.lists(st.tuples(half, half), max_size=7).map(lambda rows: np.array(rows).reshape(-1, 2))
 radii = st.integers(1, 12).map(lambda n: n / 2)
-
-
-def solve(predicted: np.ndarray, truth: np.ndarray, radius: float, dense_cells: int = 40_000) -> Matches:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching, "DENSE_CELLS", dense_cells)
-        return match_points(predicted, truth, radius)
 
 
 def best_of_all(predicted: np.ndarray, truth: np.ndarray, radius: float) -> tuple[int, float]:
@@ -67,32 +58,48 @@ def assert_one_to_one_inside_gate(
     assert (matches.distance <= radius).all()
 
 
-@SOLVERS
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(predicted=few_points, truth=few_points, radius=radii)
-def test_gated_matching_equals_brute_force(
-    dense_cells: int, predicted: np.ndarray, truth: np.ndarray, radius: float
-) -> None:
-    matches = solve(predicted, truth, radius, dense_cells)
+def test_gated_matching_equals_brute_force(predicted: np.ndarray, truth: np.ndarray, radius: float) -> None:
+    matches = match_points(predicted, truth, radius)
     count, cost = best_of_all(predicted, truth, radius)
     assert len(matches.predicted) == count
     assert matches.distance.sum() == pytest.approx(cost, abs=1e-9)
     assert_one_to_one_inside_gate(matches, predicted, truth, radius)
 
 
-@SOLVERS
 @pytest.mark.parametrize(
     ("side", "radius"),
     [(600, 16), (200, 16), (100, 30), (50, 100)],
-    ids=["sparse", "crowded", "dense", "all"],
+    ids=["separate", "crowded", "dense", "all"],
 )
 @pytest.mark.parametrize("n_truth", [300, 220])
-def test_gated_matching_equals_dense_assignment(
-    dense_cells: int, side: float, radius: float, n_truth: int
-) -> None:
+def test_gated_matching_equals_dense_assignment(side: float, radius: float, n_truth: int) -> None:
     rng = np.random.default_rng(3)
-    predicted, truth = rng.uniform(0, side, (300, 2)), rng.uniform(0, side, (n_truth, 2))
-    matches = solve(predicted, truth, radius, dense_cells)
+    for _ in range(4):
+        predicted, truth = rng.uniform(0, side, (300, 2)), rng.uniform(0, side, (n_truth, 2))
+        assert_equals_dense_assignment(predicted, truth, radius)
+        assert_equals_dense_assignment(truth, predicted, radius)
+
+
+@pytest.mark.parametrize(("n_truth", "side"), [(2000, 1800), (2000, 700), (1600, 400)])
+def test_two_thousand_points_equal_dense_assignment(n_truth: int, side: float) -> None:
+    # From a component of a few points each to one that holds them all.
+    rng = np.random.default_rng(n_truth)
+    predicted, truth = rng.uniform(0, side, (2000, 2)), rng.uniform(0, side, (n_truth, 2))
+    assert_equals_dense_assignment(predicted, truth, 16)
+
+
+def test_coincident_points_and_ties_equal_dense_assignment() -> None:
+    # 400 points on 36 places, whole-number distances: nearly every choice is a tie.
+    rng = np.random.default_rng(5)
+    for radius in (1, 2, 5):
+        predicted, truth = rng.integers(0, 6, (400, 2)), rng.integers(0, 6, (390, 2))
+        assert_equals_dense_assignment(predicted.astype(float), truth.astype(float), radius)
+
+
+def assert_equals_dense_assignment(predicted: np.ndarray, truth: np.ndarray, radius: float) -> None:
+    matches = match_points(predicted, truth, radius)
     count, cost = dense_reference(predicted, truth, radius)
     assert len(matches.predicted) == count
     assert matches.distance.sum() == pytest.approx(cost, rel=1e-12)
@@ -176,14 +183,33 @@ def test_many_separate_nuclei_match_their_own_displaced_copies() -> None:
 
 
 def test_one_huge_crowd_needs_no_dense_matrix() -> None:
+    # One component: each point has 17 candidates, the graph 87,000 pairs of 16 bytes.
     rng = np.random.default_rng(0)
     predicted, truth = rng.uniform(0, 1200, (5000, 2)), rng.uniform(0, 1200, (5000, 2))
+    match_points(predicted[:9], truth[:9], 40)  # compiled before it is watched
     tracemalloc.start()
     matches = match_points(predicted, truth, 40)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 100e6  # dense costs alone are 200 MB
+    assert peak < 20e6  # dense costs alone are 200 MB
     assert len(matches.predicted) > 4900
+
+
+@settings(max_examples=100, deadline=None)
+@given(predicted=few_points, truth=few_points, radius=radii)
+def test_gate_graph_holds_every_pair_within_the_radius(
+    predicted: np.ndarray, truth: np.ndarray, radius: float
+) -> None:
+    gate = gate_graph(predicted, truth, radius)
+    row = np.repeat(np.arange(len(predicted)), np.diff(gate.start))
+    pairs = set(zip(gate.predicted[row].tolist(), gate.truth[gate.column].tolist(), strict=True))
+    assert len(pairs) == len(row)
+    assert pairs == {
+        (p, t)
+        for p in range(len(predicted))
+        for t in range(len(truth))
+        if math.dist(predicted[p], truth[t]) <= radius
+    }
 
 
 @pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0)])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from karyon.bench.bounds import measure_bounds
+from karyon.bench.matching import measure_matching
 from karyon.bench.measurement import Bench
 from karyon.bench.memory import measure_memory
+from karyon.bench.metrics import measure_metrics
 from karyon.bench.pipeline import measure_pipeline
 from karyon.bench.postprocess import measure_postprocess
 from karyon.bench.slide import measure_slide
@@ -20,5 +22,13 @@ BENCHES = {
     "pipeline": Bench("stage infer against the bare network", measure_pipeline, 10_000),
     "stain": Bench("stain concentrations against spams.lasso", measure_stain, 2_000),
     "slide": Bench("seconds per gigapixel of tissue, stage by stage", measure_slide, 20_000),
+    "matching": Bench(
+        "gated matching against a dense assignment, and its growth to a million points",
+        measure_matching,
+        1_000_000,
+    ),
+    "metrics": Bench(
+        "segmentation figures and Hausdorff distances against loops over masks", measure_metrics, 1_000
+    ),
     "bounds": Bench("what the machine can do: decoding, arithmetic, compression", measure_bounds, 10_000),
 }

@@ -79,7 +79,7 @@ def _read_png(path: Path) -> np.ndarray:
                         f"{path}: pixel type {image.mode} is not gray; expected an 8- or 16-bit gray image "
                         "with 0 for background and k for nucleus k, without colour, palette or transparency."
                     )
-                _check_size(path, image.height, image.width)
+                check_size(path, image.height, image.width)
                 return np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SlideError(f"{path}: not an image that can be decoded ({error}); write it again.") from error
@@ -133,10 +133,15 @@ def _check_map(path: Path, shape: tuple[int, ...], dtype: np.dtype | None) -> No
             f"{path}: holds {dtype} values of shape {tuple(shape)}; expected whole numbers of shape "
             "(height, width) with 0 for background and k for nucleus k."
         )
-    _check_size(path, *shape)
+    check_size(path, *shape)
 
 
-def _check_size(path: Path, height: int, width: int) -> None:
+def check_size(path: Path, height: int, width: int) -> None:
+    """Refuse an instance map that is too large to be held.
+
+    Raises:
+        SlideError: It is.
+    """
     if height * width > MAX_PLAIN_PIXELS:
         raise SlideError(
             f"{path}: an instance map of {width} x {height} pixels; at most {MAX_PLAIN_PIXELS:,} are read. "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -27,6 +28,24 @@ LARGEST_SHARE = 0.9
 MAX_TEXT_BYTES = 4 * 1024**3
 
 
+Point: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Annotated nuclei as areas, in the order of the file.
+
+    Attributes:
+        areas: A valid Polygon or MultiPolygon of each nucleus, in the file's pixels.
+        class_name: Class of each as the file names it, ``None`` where it names none.
+        holes: Areas that ImageScope marks as negative: they are no nuclei, and a region leaves them out.
+    """
+
+    areas: tuple[BaseGeometry, ...]
+    class_name: tuple[str | None, ...]
+    holes: tuple[BaseGeometry, ...] = ()
+
+
 def read_imagescope(path: Path) -> PointList:
     """Area centroids of the regions of an Aperio ImageScope file; the class is the name of their layer.
 
@@ -35,6 +54,29 @@ def read_imagescope(path: Path) -> PointList:
     Raises:
         SlideError: The file is unreadable or not such XML, uses entities, or a region is no outline.
     """
+    outlines = read_imagescope_outlines(path)
+    return [_centroid(area) for area in outlines.areas], outlines.class_name
+
+
+def read_imagescope_outlines(path: Path) -> Outlines:
+    """The regions of an Aperio ImageScope file; the class is the name of their layer.
+
+    Raises:
+        SlideError: As in :func:`read_imagescope`.
+    """
+    areas, names, holes = [], [], []
+    for layer, region, where in _regions(path):
+        area = _outline(_vertices(region, where), where)
+        if region.get("NegativeROA") == "1":
+            holes.append(area)
+        else:
+            areas.append(area)
+            names.append(layer.get("Name") or None)
+    return Outlines(tuple(areas), tuple(names), tuple(holes))
+
+
+def _regions(path: Path) -> Iterator[tuple[Element, Element, str]]:
+    """Layer, region, and where it is for messages."""
     check_readable(path)
     try:
         root = parse(path).getroot()
@@ -48,18 +90,13 @@ def read_imagescope(path: Path) -> PointList:
         raise SlideError(
             f"{path}: the outermost element is not <Annotations>; expected XML as ImageScope saves it."
         )
-    positions, names = [], []
     for number, layer in enumerate(root.iter("Annotation"), start=1):
         for region in layer.iter("Region"):
-            if region.get("NegativeROA") == "1":
-                continue
             where = f"{path}, annotation {layer.get('Id', number)}, region {region.get('Id', '(no Id)')}"
-            positions.append(_centroid(_outline(_vertices(region, where), where)))
-            names.append(layer.get("Name") or None)
-    return positions, names
+            yield layer, region, where
 
 
-def _vertices(region: Element, where: str) -> list[tuple[float, float]]:
+def _vertices(region: Element, where: str) -> list[Point]:
     try:
         return [(float(vertex.attrib["X"]), float(vertex.attrib["Y"])) for vertex in region.iter("Vertex")]
     except (KeyError, ValueError) as error:
@@ -76,19 +113,40 @@ def read_geojson(path: Path) -> PointList:
     Raises:
         SlideError: The file is unreadable or not such JSON, or a feature is none of these.
     """
+    positions: list[Point] = []
+    names: list[str | None] = []
+    for shape, name, _ in _shapes(path):
+        positions.append(shape if isinstance(shape, tuple) else _centroid(shape))
+        names.append(name)
+    return positions, names
+
+
+def read_geojson_outlines(path: Path) -> Outlines:
+    """The areas of a GeoJSON file, as in :func:`read_geojson`.
+
+    Raises:
+        SlideError: As there, or a feature is a point.
+    """
+    areas, names = [], []
+    for shape, name, where in _shapes(path):
+        if isinstance(shape, tuple):
+            raise SlideError(f"{where}: a point; an outline is needed here, a Polygon or MultiPolygon.")
+        areas.append(shape)
+        names.append(name)
+    return Outlines(tuple(areas), tuple(names))
+
+
+def _shapes(path: Path) -> Iterator[tuple[Point | BaseGeometry, str | None, str]]:
+    """Point or area, class, and where it is for messages."""
     check_readable(path)
     try:
         document = json.loads(_text(path))
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise SlideError(f"{path}: not JSON that can be parsed ({error}); export it again.") from error
-    positions: list[tuple[float, float]] = []
-    names: list[str | None] = []
     for number, feature in enumerate(_features(path, document), start=1):
         where = f"{path}, feature {number}"
-        found = _feature_positions(feature, where)
-        positions.extend(found)
-        names.extend([_class_name(feature)] * len(found))
-    return positions, names
+        for shape in _feature_shapes(feature, where):
+            yield shape, _class_name(feature), where
 
 
 def _text(path: Path) -> bytes:
@@ -120,7 +178,7 @@ def _class_name(feature: dict[str, Any]) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-def _feature_positions(feature: Any, where: str) -> list[tuple[float, float]]:
+def _feature_shapes(feature: Any, where: str) -> list[Point | BaseGeometry]:
     try:
         geometry = feature.get("nucleusGeometry") or feature["geometry"]
         kind, coordinates = geometry["type"], geometry["coordinates"]
@@ -129,15 +187,15 @@ def _feature_positions(feature: Any, where: str) -> list[tuple[float, float]]:
         if kind == "MultiPoint":
             return [_point(point) for point in coordinates]
         if kind == "Polygon":
-            return [_centroid(_polygon(coordinates, where))]
+            return [_polygon(coordinates, where)]
         if kind == "MultiPolygon" and coordinates:
-            return [_centroid(shapely.union_all([_polygon(rings, where) for rings in coordinates]))]
+            return [shapely.union_all([_polygon(rings, where) for rings in coordinates])]
     except (AttributeError, TypeError, ValueError, LookupError, OverflowError) as error:
         raise SlideError(f"{where}: its geometry is malformed ({error!r}); export it again.") from error
     raise SlideError(f"{where}: geometry {kind!r}; expected Point, MultiPoint, Polygon or MultiPolygon.")
 
 
-def _point(coordinates: Sequence[Any]) -> tuple[float, float]:
+def _point(coordinates: Sequence[Any]) -> Point:
     x, y, *_ = coordinates
     return float(x), float(y)
 
@@ -147,9 +205,7 @@ def _polygon(rings: Sequence[Any], where: str) -> BaseGeometry:
     return _outline(shell, where, holes)
 
 
-def _outline(
-    shell: Sequence[tuple[float, float]], where: str, holes: Sequence[Sequence[tuple[float, float]]] = ()
-) -> BaseGeometry:
+def _outline(shell: Sequence[Point], where: str, holes: Sequence[Sequence[Point]] = ()) -> BaseGeometry:
     """The area inside an outline, valid, or an error that says what is wrong with it."""
     if len(shell) < 3 or any(len(hole) < 3 for hole in holes):
         raise SlideError(f"{where}: an outline of {len(shell)} vertices; expected 3 or more, or a point.")
@@ -167,6 +223,6 @@ def _outline(
     return area
 
 
-def _centroid(area: BaseGeometry) -> tuple[float, float]:
+def _centroid(area: BaseGeometry) -> Point:
     centre = area.centroid
     return centre.x, centre.y
