@@ -79,8 +79,9 @@ def corner(row: int, column: int) -> tuple[int, int]:
 def test_tiles_are_windows_of_the_slide_in_order(threads: int, ahead: int) -> None:
     found = list(read_tiles(Scanner().open, GRID, LAYOUT, TILES, threads, ahead))
     assert len(found) == len(TILES)
-    for (row, column, _), tile in zip(TILES.astype(int), found, strict=True):
+    for (row, column, _), (tile, lost) in zip(TILES.astype(int), found, strict=True):
         np.testing.assert_array_equal(tile, expected_tile(row, column))
+        assert lost == 0
 
 
 def test_order_is_kept_when_a_later_tile_is_ready_first() -> None:
@@ -96,7 +97,7 @@ def test_order_is_kept_when_a_later_tile_is_ready_first() -> None:
             return super().read(level, x, y, width, height)
 
     found = list(read_tiles(lambda: Slow(scanner), GRID, LAYOUT, TILES[:3], threads=2, ahead=3))
-    for column, tile in enumerate(found):
+    for column, (tile, _) in enumerate(found):
         np.testing.assert_array_equal(tile, expected_tile(0, column))
 
 
@@ -124,16 +125,21 @@ def test_every_thread_reads_through_a_handle_of_its_own() -> None:
 def test_tile_that_fails_once_is_read_on_a_fresh_handle(threads: int) -> None:
     scanner = Scanner({corner(1, 1): 1, corner(2, 3): 1})
     found = list(read_tiles(scanner.open, GRID, LAYOUT, TILES, threads, ahead=6))
-    assert not any(tile is None for tile in found)
-    np.testing.assert_array_equal(found[1 * LAYOUT.columns + 1], expected_tile(1, 1))
-    np.testing.assert_array_equal(found[2 * LAYOUT.columns + 3], expected_tile(2, 3))
+    assert not any(lost for _, lost in found)
+    np.testing.assert_array_equal(found[1 * LAYOUT.columns + 1][0], expected_tile(1, 1))
+    np.testing.assert_array_equal(found[2 * LAYOUT.columns + 3][0], expected_tile(2, 3))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_tile_that_always_fails_is_missing_alone(threads: int) -> None:
+def test_tile_that_always_fails_is_glass_alone_and_counted(threads: int) -> None:
     scanner = Scanner({corner(1, 2): 99})
     found = list(read_tiles(scanner.open, GRID, LAYOUT, TILES, threads, ahead=6))
-    assert [number for number, tile in enumerate(found) if tile is None] == [LAYOUT.columns + 2]
+    broken = LAYOUT.columns + 2
+    for number, (row, column, _) in enumerate(TILES.astype(int)):
+        tile, lost = found[number]
+        wanted = np.full_like(tile, 255) if number == broken else expected_tile(row, column)
+        np.testing.assert_array_equal(tile, wanted)
+        assert lost == pytest.approx(LAYOUT.window**2 / (HEIGHT * WIDTH) if number == broken else 0)
 
 
 def test_reads_run_no_further_ahead_than_told() -> None:

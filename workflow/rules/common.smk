@@ -44,8 +44,9 @@ def light_mem_mb(wildcards, attempt):
     return 1500 * attempt
 
 
-def heavy_mem_mb(wildcards, attempt):
-    return 4000 * attempt
+def infer_mem_mb(wildcards, threads, attempt):
+    """On CPUs every thread has a tile of its own in the network."""
+    return (1500 + 750 * threads) * attempt
 
 
 def light_runtime(wildcards, attempt):
@@ -53,7 +54,7 @@ def light_runtime(wildcards, attempt):
     return (10 + config["shard_size"] // 2) * attempt
 
 
-def heavy_runtime(wildcards, attempt):
+def infer_runtime(wildcards, attempt):
     """Minutes: a slide of three gigapixels takes up to ten on a GPU."""
     return (30 + 10 * config["shard_size"]) * attempt
 

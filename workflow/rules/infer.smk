@@ -14,8 +14,8 @@ rule infer:
         "../../envs/karyon.yaml"
     threads: 8
     resources:
-        mem_mb=heavy_mem_mb,
-        runtime=heavy_runtime,
+        mem_mb=infer_mem_mb,
+        runtime=infer_runtime,
         attempts_left=attempts_left,
         gpu=1,
     params:

@@ -49,7 +49,6 @@ def write_predictions(files: SlideFiles, side: int, mpp: float) -> None:
         for number, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
             top, left = row * layout.core - layout.halo, column * layout.core - layout.halo
             predictions[number] = paint_window(nuclei, top, left, layout.window, layout.window)
-        create_array(store, "missing", (len(tiles),), (len(tiles),))
 
 
 def draw_nuclei(side: int) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
+from karyon.inference.ordered import map_in_order
 from karyon.models.card import ModelCard
 from karyon.models.registry import channels_last
 from karyon.stain.fit import StainFit
@@ -32,36 +34,58 @@ def input_layer(card: ModelCard, fit: StainFit, channel: str) -> nn.Module:
 
 
 class Predictor:
-    """A network on its device, with the batch size that fits.
+    """A network on its device, in batches for a GPU or in threads for CPUs.
+
+    On CPUs each thread runs the network on a tile of its own: threads that share a tile would wait for each
+    other at every layer, and for whatever else the machine does. So a map does not depend on their number.
 
     Args:
         network: In evaluation mode; gives logits ``(n, 1, h, w)``.
         output: ``probability`` (sigmoid) or ``value`` (clipped to 0 to 1).
         device: Where it runs.
-        batch_size: Tiles at once; halved for good when the device runs out of memory.
+        batch_size: Tiles at once; halved for good when the device's memory runs out.
+        threads: Threads that take single tiles; 0 takes batches, in the caller's thread.
+        bfloat16: Compute convolutions in bfloat16.
     """
 
-    def __init__(self, network: nn.Module, output: str, device: torch.device, batch_size: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        output: str,
+        device: torch.device,
+        batch_size: int,
+        threads: int = 0,
+        bfloat16: bool = False,
+    ) -> None:
         self.network = channels_last(network.to(device)).eval()
         self.output = output
         self.device = device
         self.batch_size = batch_size
+        self.threads = threads
+        self.bfloat16 = bfloat16
 
-    def predict(self, tiles: Iterator[np.ndarray | None], inputs: nn.Module) -> Iterator[np.ndarray | None]:
+    def predict(self, tiles: Iterator[np.ndarray], inputs: nn.Module) -> Iterator[np.ndarray]:
         """Maps of tiles, in order.
 
         Args:
-            tiles: RGB, uint8, ``(h, w, 3)``, all of one size; ``None`` for a missing one.
+            tiles: RGB, uint8, ``(h, w, 3)``, all of one size.
             inputs: The slide's input layer.
 
         Yields:
-            uint8, ``(h, w)``: 255 times the output; ``None`` for a missing tile.
+            uint8, ``(h, w)``: 255 times the output.
         """
         inputs = inputs.to(self.device)
+        if self.threads:
+            yield from map_in_order(
+                lambda tile: self._forward(tile[None], inputs)[0],
+                tiles,
+                self.threads,
+                ahead=self.threads,
+                prepare=partial(torch.set_num_threads, 1),
+            )
+            return
         for batch in _batches(tiles, lambda: self.batch_size):
-            present = [tile for tile in batch if tile is not None]
-            maps = iter(self._predict_batch(np.stack(present), inputs) if present else ())
-            yield from (None if tile is None else next(maps) for tile in batch)
+            yield from self._predict_batch(np.stack(batch), inputs)
 
     def _predict_batch(self, rgb: np.ndarray, inputs: nn.Module) -> np.ndarray:
         try:
@@ -76,22 +100,19 @@ class Predictor:
 
     @torch.inference_mode()
     def _forward(self, rgb: np.ndarray, inputs: nn.Module) -> np.ndarray:
-        on_gpu = self.device.type == "cuda"
         batch = torch.from_numpy(rgb)
-        if on_gpu:
+        if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         prepared = inputs(batch).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=on_gpu):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
             result = self.network(prepared)[:, 0].float()
         scaled = torch.sigmoid(result) if self.output == "probability" else result.clamp(0, 1)
         return (scaled * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def _batches(
-    tiles: Iterator[np.ndarray | None], size: Callable[[], int]
-) -> Iterator[list[np.ndarray | None]]:
+def _batches(tiles: Iterator[np.ndarray], size: Callable[[], int]) -> Iterator[list[np.ndarray]]:
     """Lists of up to ``size()`` tiles, asked anew each time."""
-    batch: list[np.ndarray | None] = []
+    batch: list[np.ndarray] = []
     for tile in tiles:
         batch.append(tile)
         if len(batch) >= size():

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from karyon.errors import SlideError
-from karyon.io.slides import Slide
+from karyon.inference.ordered import map_in_order
+from karyon.io.slides import PatchedSlide, Slide
 from karyon.tiles.grid import Grid, read_window
 from karyon.tiles.layout import TileLayout
-
-logger = logging.getLogger("karyon")
 
 
 def read_tiles(
@@ -25,51 +20,40 @@ def read_tiles(
     tiles: np.ndarray,
     threads: int,
     ahead: int,
-) -> Iterator[np.ndarray | None]:
-    """The tiles with their halo, in order.
+) -> Iterator[tuple[np.ndarray, float]]:
+    """The tiles with their halo, in order, each with how much of it could not be decoded.
 
-    Every thread has a handle of its own. A tile that cannot be decoded is tried once more on a fresh
-    handle (OpenSlide refuses all reads after one that failed), and then given as ``None``.
+    Every thread has a handle of its own. What cannot be decoded is white, as glass is
+    (:class:`~karyon.io.slides.PatchedSlide`).
 
     Args:
         open_again: Opens the slide.
         grid: The model grid.
         layout: The tiles.
-        tiles: ``(n, 2)``: row and column of each tile.
+        tiles: ``(n, 2)`` or more columns: row and column of each tile.
         threads: Reader threads.
         ahead: Tiles held in memory before the network asks for them.
 
     Yields:
-        RGB, uint8, ``(window, window, 3)``, or ``None`` where the tile is missing.
+        RGB, uint8, ``(window, window, 3)``, and the share of the slide's area that this tile lost.
     """
     local = threading.local()
     handles: list[Slide] = []
 
-    def read(row: int, column: int) -> np.ndarray | None:
+    def read(tile: np.ndarray) -> tuple[np.ndarray, float]:
         if not hasattr(local, "slide"):
-            local.slide = open_again()
+            local.slide = PatchedSlide(open_again(), limit=1.0)
             handles.append(local.slide)
+        lost = local.slide.lost
+        row, column = (int(value) for value in tile)
         x, y = column * layout.core - layout.halo, row * layout.core - layout.halo
-        for attempt in (1, 2):
-            try:
-                return read_window(local.slide, grid, x, y, layout.window, layout.window)
-            except SlideError as error:
-                logger.warning("tile at row %d, column %d, attempt %d: %s", row, column, attempt, error)
-                local.slide.reopen()
-        return None
+        image = read_window(local.slide, grid, x, y, layout.window, layout.window)
+        return image, local.slide.lost - lost
 
-    pending: deque[Future[np.ndarray | None]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="reader") as pool:
-        try:
-            for row, column in tiles[:, :2].astype(int):
-                pending.append(pool.submit(read, int(row), int(column)))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-            pool.shutdown()
-            for slide in handles:
-                slide.close()
+    reads = map_in_order(read, tiles[:, :2], threads, ahead)
+    try:
+        yield from reads
+    finally:
+        reads.close()
+        for slide in handles:
+            slide.close()

@@ -166,10 +166,10 @@ class ImageSlide(Slide):
 
 
 class PatchedSlide(Slide):
-    """A slide seen for an overview: what cannot be decoded comes out white, as glass is, and is counted.
+    """A slide of which what cannot be decoded comes out white, as glass is, and is counted.
 
-    A box that fails is halved until it is small, so that a broken tile of the file costs no more than
-    its own surroundings.
+    A box that fails is read again on a fresh handle, a large one in halves, so that a file server's hiccup
+    costs nothing, and a broken tile of the file no more than its own surroundings.
 
     Args:
         slide: An open slide; closed with this one.
@@ -188,11 +188,10 @@ class PatchedSlide(Slide):
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         try:
             return self._slide.read(level, x, y, width, height)
-        except SlideError as error:
+        except SlideError:
             self._slide.reopen()
-            if max(width, height) <= SMALLEST_BOX_PX:
-                self._lose(width * height / math.prod(self.facts.level_sizes[level]), error)
-                return np.full((height, width, 3), 255, np.uint8)
+        if max(width, height) <= SMALLEST_BOX_PX:
+            return self._read_again(level, x, y, width, height)
         if width >= height:
             half = width // 2
             parts = self.read(level, x, y, half, height), self.read(level, x + half, y, width - half, height)
@@ -205,12 +204,17 @@ class PatchedSlide(Slide):
     def close(self) -> None:
         self._slide.close()
 
-    def _lose(self, share: float, error: SlideError) -> None:
-        self.lost += share
-        if self.lost > self._limit:
-            raise SlideError(
-                f"{error}. More than {self._limit:.0%} of the slide cannot be read: {DAMAGED}."
-            ) from error
+    def _read_again(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        try:
+            return self._slide.read(level, x, y, width, height)
+        except SlideError as error:
+            self._slide.reopen()
+            self.lost += width * height / math.prod(self.facts.level_sizes[level])
+            if self.lost > self._limit:
+                raise SlideError(
+                    f"{error}. More than {self._limit:.0%} of the slide cannot be read: {DAMAGED}."
+                ) from error
+            return np.full((height, width, 3), 255, np.uint8)
 
 
 def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:

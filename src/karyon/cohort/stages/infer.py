@@ -19,8 +19,10 @@ from karyon.cohort.stages.tissue import TissueFiles, open_planned
 from karyon.errors import KaryonError, SlideError
 from karyon.inference.predict import Predictor, input_layer
 from karyon.inference.reader import read_tiles
+from karyon.io.slides import DAMAGED, MAX_LOST_SHARE, SlideFacts
 from karyon.models.card import ModelCard, load_model, model_folder
 from karyon.models.folding import fold_batch_norm
+from karyon.models.memory import use_huge_pages
 from karyon.tiles.grid import Grid
 from karyon.tiles.layout import TileLayout, tissue_tiles
 from karyon.tiles.store import create_array, create_store
@@ -29,11 +31,13 @@ from karyon.tiles.store import create_array, create_store
 def infer_slide(task: SlideTask) -> StageResult:
     """Predict every tile that touches tissue.
 
-    Settings: ``tile_px`` and ``batch_size`` of the configuration's ``infer``, ``channel`` of its
-    ``stain``, name or folder of the model, and what of its card the map depends on.
+    Settings: ``tile_px``, ``batch_size`` and ``cpu_bfloat16`` of the configuration's ``infer``, ``channel``
+    of its ``stain``, name or folder of the model, and what of its card the map depends on.
     """
     settings = task.settings
-    predictor, card = _predictor(settings["model"], settings["batch_size"], task.threads, task.gpus)
+    predictor, card = _predictor(
+        settings["model"], settings["batch_size"], settings["cpu_bfloat16"], task.threads, task.gpus
+    )
     tissue = TissueFiles.read(task.files)
     grid = Grid.of_slide(tissue.facts, card.mpp)
     layout = TileLayout.of_grid(grid, settings["tile_px"], card.halo_px, card.stride)
@@ -42,49 +46,69 @@ def infer_slide(task: SlideTask) -> StageResult:
         inputs = input_layer(card, read_fit(task.files), settings["channel"])
     except ValueError as error:
         raise SlideError(f"{task.row.path}: stain.channel is {settings['channel']}, but {error}") from error
-    # On CPU the network uses the cores; decoding beside it needs about one in four.
-    readers = task.threads if task.gpus else max(1, task.threads // 2)
+    # On CPUs decoding takes a thirtieth of what the network does.
+    readers = task.threads if task.gpus else max(1, task.threads // 16)
     readers = 1 if tissue.facts.vendor == "image" else readers  # a plain image is decoded once per reader
     open_again = partial(open_planned, task.row)
     start = time.perf_counter()
-    images = read_tiles(open_again, grid, layout, tiles, readers, ahead=2 * predictor.batch_size + readers)
+    ahead = (predictor.threads or 2 * predictor.batch_size) + readers
+    images = read_tiles(open_again, grid, layout, tiles, readers, ahead)
     attributes = {"grid": asdict(grid), "layout": asdict(layout), "tiles": tiles.tolist()}
+    loss = _Loss(task.row.path, len(tiles) * (layout.window * grid.scale) ** 2, tissue.facts)
     with create_store(task.files.tiles, attributes) as store:
-        missing = _write_maps(
-            store, predictor.predict(images, inputs), len(tiles), layout.window, task.row.slide_id
-        )
-    if missing == len(tiles):
-        raise SlideError(
-            f"{task.row.path}: none of its {missing} tiles could be decoded; copy the file again"
-        )
+        maps = predictor.predict(loss.watch(images), inputs)
+        _write_maps(store, maps, len(tiles), layout.window, task.row.slide_id)
     seconds = time.perf_counter() - start
     scanned = len(tiles) * (layout.core * grid.scale) ** 2 / 1e9
     return StageResult(
-        warning=f"{missing} of {len(tiles)} tiles could not be decoded" if missing else "",
+        warning=f"{loss.share:.2%} of the tissue could not be decoded" if loss.share else "",
         facts={
             "tiles": len(tiles),
-            "missing_tiles": missing,
+            "lost_share": loss.share,
             "gpx_per_min": round(scanned / seconds * 60, 5),
         },
         outputs=(task.files.tiles,),
     )
 
 
-def _write_maps(
-    store: zarr.Group, maps: Iterator[np.ndarray | None], tiles: int, window: int, name: str
-) -> int:
-    """Write predictions as they come; returns how many tiles are missing."""
+class _Loss:
+    """How much of what is read could not be decoded; too much of it is the slide's error at once.
+
+    Args:
+        path: The slide's file.
+        area: Level-0 pixels of all tiles to come, halos included.
+        facts: The slide.
+
+    Attributes:
+        share: Of ``area``, lost so far.
+    """
+
+    def __init__(self, path: str, area: float, facts: SlideFacts) -> None:
+        self.share = 0.0
+        self._path = path
+        self._slides = facts.width * facts.height / area  # one slide's area in units of ours
+
+    def watch(self, tiles: Iterator[tuple[np.ndarray, float]]) -> Iterator[np.ndarray]:
+        """Pass the images on.
+
+        Raises:
+            SlideError: More is lost than a scanner's hiccup would cost.
+        """
+        for image, lost in tiles:
+            self.share += lost * self._slides
+            if self.share > MAX_LOST_SHARE:
+                raise SlideError(
+                    f"{self._path}: over {MAX_LOST_SHARE:.0%} of the tissue cannot be decoded: {DAMAGED}."
+                )
+            yield image
+
+
+def _write_maps(store: zarr.Group, maps: Iterator[np.ndarray], tiles: int, window: int, name: str) -> None:
+    """Write predictions as they come."""
     predictions = create_array(store, "predictions", (tiles, window, window), (1, window, window))
-    missing = []
     bar = tqdm(maps, total=tiles, desc=name, unit="tile", disable=None, mininterval=1, file=sys.stderr)
     for number, values in enumerate(bar):
-        if values is None:
-            missing.append(number)
-        else:
-            predictions[number] = values
-    lost = create_array(store, "missing", (tiles,), (tiles,))
-    lost[:] = np.isin(np.arange(tiles), missing).astype(np.uint8)
-    return len(missing)
+        predictions[number] = values
 
 
 def read_layout(store: zarr.Group) -> tuple[Grid, TileLayout, np.ndarray]:
@@ -95,18 +119,19 @@ def read_layout(store: zarr.Group) -> tuple[Grid, TileLayout, np.ndarray]:
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: str, batch_size: int, threads: int, gpus: int) -> tuple[Predictor, ModelCard]:
+def _predictor(
+    model: str, batch_size: int, cpu_bfloat16: bool, threads: int, gpus: int
+) -> tuple[Predictor, ModelCard]:
     """The model, loaded once per job."""
-    torch.set_num_threads(threads)
     if gpus and not torch.cuda.is_available():
         raise KaryonError(
             "the job was given a GPU but torch sees none: check the node's driver, or run with "
             "--set-resources infer:gpu=0"
         )
+    if not gpus:
+        use_huge_pages()
     network, card = load_model(model_folder(model))
     network = fold_batch_norm(network)
     if gpus:
-        return Predictor(network, card.output, torch.device("cuda"), batch_size), card
-    # One tile at a time: a batch gains nothing on a CPU, and arrays as large as its are given back to the
-    # system after every layer, whose pages then cost as much as the arithmetic (docs/design.md).
-    return Predictor(network, card.output, torch.device("cpu"), 1), card
+        return Predictor(network, card.output, torch.device("cuda"), batch_size, bfloat16=True), card
+    return Predictor(network, card.output, torch.device("cpu"), batch_size, threads, cpu_bfloat16), card
