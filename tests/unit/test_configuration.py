@@ -27,10 +27,10 @@ def test_defaults_fill_what_is_not_given_at_every_depth():
         "max_failed_fraction": 0.05,
         "tissue": {"method": "otsu", "mpp": 4.0, "min_area_um2": 2000.0},
         "stain": {"channel": "hematoxylin", "sample_pixels": 200000},
-        "infer": {"tile_px": 512, "batch_size": 4},
+        "infer": {"tile_px": 640, "batch_size": 4, "cpu_bfloat16": False},
         "stitch": {"assembly": "halo"},
         "nuclei": {"threshold": None, "csv": False, "geojson": False, "mask": False},
-        "evaluate": {"radii_um": [2.0]},
+        "evaluate": {"radii_um": [2.0], "geojson": False},
         "report": {"overlays": 12},
     }
 

@@ -76,7 +76,9 @@ def test_match_table_lists_every_point_once() -> None:
     predicted = np.array([[50.0, 50.0], [10.0, 10.0], [30.0, 30.0]])
     truth = np.array([[90.0, 90.0], [30.0, 34.0], [10.0, 13.0]])
     matches = match_points(predicted, truth, 16)
-    table = match_table(predicted, truth, matches, nucleus_id=np.array([7, 8, 9]), mpp=0.25)
+    table = match_table(
+        predicted, truth, matches, nucleus_id=np.array([7, 8, 9]), annotation_id=np.array([5, 0, 2]), mpp=0.25
+    )
     expected = pd.DataFrame(
         {
             "kind": ["TP", "TP", "FP", "FN"],
@@ -86,7 +88,7 @@ def test_match_table_lists_every_point_once() -> None:
             "truth_y": [13.0, 34.0, np.nan, 90.0],
             "distance_um": [0.75, 1.0, np.nan, np.nan],
             "nucleus_id": pd.array([8, 9, 7, None], dtype="Int64"),
-            "annotation_id": pd.array([2, 1, None, 0], dtype="Int64"),
+            "annotation_id": pd.array([2, 0, None, 5], dtype="Int64"),
         }
     )
     pd.testing.assert_frame_equal(table, expected)
@@ -96,7 +98,9 @@ def test_match_table_lists_every_point_once() -> None:
 def test_match_table_of_an_empty_side_keeps_its_types(n_predicted: int, n_truth: int) -> None:
     predicted, truth = np.ones((n_predicted, 2)), np.ones((n_truth, 2))
     matches = match_points(predicted, truth, 1)
-    table = match_table(predicted, truth, matches, nucleus_id=np.arange(n_predicted), mpp=0.5)
+    table = match_table(
+        predicted, truth, matches, np.arange(n_predicted), annotation_id=np.arange(n_truth), mpp=0.5
+    )
     assert table["kind"].tolist() == ["FP"] * n_predicted + ["FN"] * n_truth
     assert table[["x", "y", "truth_x", "truth_y", "distance_um"]].dtypes.unique().tolist() == [np.float64]
     assert table[["nucleus_id", "annotation_id"]].dtypes.unique().tolist() == [pd.Int64Dtype()]

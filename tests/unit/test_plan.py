@@ -22,6 +22,9 @@ COLUMNS = (
     "label_quality",
     "annotations",
     "annotation_format",
+    "annotation_mpp",
+    "region",
+    "region_format",
 )
 
 
@@ -37,6 +40,7 @@ def sheet_of(folder: Path, ids: list[str], **columns: object) -> pd.DataFrame:
             "slide_id": slide_id,
             "path": str(path),
             "mpp": math.nan,
+            "annotation_mpp": math.nan,
             "stain": "HE",
         }
         rows.append({**row, **columns})
@@ -126,7 +130,9 @@ def test_plan_gives_back_the_sheet(tmp_path: Path, shard_size: int) -> None:
     ids = ["A.1", "TCGA-18-5592-01Z-00-DX1.9A", "0_-.x", "NA", "nan", "1e5", "007", "True"]
     sheet = sheet_of(tmp_path, ids, organ="Brust, „links“ \"x\" 'y' #1 \\t", patient="NA", split=" 10 ")
     sheet["mpp"] = [0.25, math.nan, 1 / 3, 0.1 + 0.2, 0.5, 20.0, 0.05, math.nan]
+    sheet["annotation_mpp"] = [math.nan, 0.5, *[math.nan] * 6]
     sheet.loc[2, ["annotations", "annotation_format"]] = [str(tmp_path / "A.1.svs"), "geojson"]
+    sheet.loc[3, ["region", "region_format"]] = [str(tmp_path / "A.1.svs"), "geojson"]
     shards = write_plan(sheet, tmp_path / "plan", shard_size)
     rows = {row.slide_id: row for shard in shards for row in read_plan(tmp_path / "plan" / f"{shard}.tsv")}
     assert sorted(rows) == sorted(ids)
@@ -134,8 +140,9 @@ def test_plan_gives_back_the_sheet(tmp_path: Path, shard_size: int) -> None:
         row = rows[record["slide_id"]]
         stat = Path(record["path"]).stat()
         assert (row.size, row.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-        assert row.mpp == (0.0 if math.isnan(record["mpp"]) else record["mpp"])
-        for column in set(COLUMNS) - {"mpp"}:
+        for column in ("mpp", "annotation_mpp"):
+            assert getattr(row, column) == (0.0 if math.isnan(record[column]) else record[column])
+        for column in set(COLUMNS) - {"mpp", "annotation_mpp"}:
             assert getattr(row, column) == record[column], column
     assert (rows["0_-.x"].annotations_size, rows["NA"].annotations_size) == (1, 0)
 

@@ -59,9 +59,20 @@ class Cohort:
                 "slide_id": ids,
                 "path": [str(folder / f"{slide_id}.svs") for slide_id in ids],
                 "mpp": math.nan,
+                "annotation_mpp": math.nan,
                 "stain": "HE",
                 **dict.fromkeys(
-                    ("organ", "patient", "split", "label_quality", "annotations", "annotation_format"), ""
+                    (
+                        "organ",
+                        "patient",
+                        "split",
+                        "label_quality",
+                        "annotations",
+                        "annotation_format",
+                        "region",
+                        "region_format",
+                    ),
+                    "",
                 ),
             }
         )
@@ -281,6 +292,18 @@ def test_record_of_files_that_a_failed_attempt_overwrote_is_not_believed(cohort:
     cohort.run(again, settings={"mpp": 8.0})
     assert "b" in again.calls
     assert (cohort.results / "stain" / "b.json").read_text() == "b {'mpp': 8.0}"
+
+
+def test_stage_that_asks_for_blank_slides_gets_them(cohort: Cohort) -> None:
+    cohort.run(Stage(status=NO_TISSUE))
+    blanks = []
+
+    def count(task: SlideTask) -> StageResult:
+        blanks.append(task.blank)
+        return StageResult(status=NO_TISSUE)
+
+    cohort.run(count, "stain", upstream=str(cohort.manifest("tissue")), blanks=True)
+    assert blanks == [True] * 3
 
 
 def test_slide_that_failed_upstream_is_skipped_with_the_reason(cohort: Cohort) -> None:

@@ -15,10 +15,11 @@ from karyon.cli import sheet as sheet_command
 from karyon.errors import SheetError
 from karyon.io import slides
 from karyon.io.schemas import REPOSITORY, load_schema
-from karyon.io.sheets import read_sheet, sheet_from_folder, write_sheet
+from karyon.io.sheet_writer import sheet_from_folder, write_sheet
+from karyon.io.sheets import read_sheet
 
 COLUMNS = ["slide_id", "path", "mpp", "organ", "stain", "patient", "split"]
-COLUMNS += ["annotations", "annotation_format", "label_quality"]
+COLUMNS += ["annotations", "annotation_format", "annotation_mpp", "region", "region_format", "label_quality"]
 SAFE_NAME = (
     "a safe file name: at most 200 letters, digits, '.', '_' and '-', a letter or digit first, no '..'"
 )
@@ -28,7 +29,7 @@ FORMATS = (
 )
 NAMES = (
     "slide_id, image_id, path, wsi, image, mpp, wsi_mpp, wsi_magnification, organ, stain, patient, split, "
-    "annotations, annotation_format, label_quality"
+    "annotations, annotation_format, annotation_mpp, region, region_format, label_quality"
 )
 DATA = Path(os.environ.get("KARYON_DATA", REPOSITORY.parent / "shared" / "data"))
 
@@ -62,8 +63,22 @@ def test_read_sheet_gives_the_schemas_columns_with_defaults_and_absolute_paths(f
     )
     frame = read_sheet(path)
     assert list(frame.columns) == COLUMNS
-    assert frame.iloc[0].tolist() == [
-        *["B", f"{folder}/slides/b.svs", 0.5, "", "HE", "", "", f"{folder}/a.xml", "imagescope_xml", ""]
+    assert np.isnan(frame.loc[0, "annotation_mpp"])
+    assert frame.drop(columns="annotation_mpp").iloc[0].tolist() == [
+        *[
+            "B",
+            f"{folder}/slides/b.svs",
+            0.5,
+            "",
+            "HE",
+            "",
+            "",
+            f"{folder}/a.xml",
+            "imagescope_xml",
+            "",
+            "",
+            "",
+        ]
     ]
     assert frame.loc[1, ["slide_id", "path", "stain", "annotations"]].tolist() == [
         *["A", f"{folder}/slides/a.svs", "HE", ""]
@@ -147,8 +162,19 @@ def test_read_sheet_gives_the_schemas_columns_with_defaults_and_absolute_paths(f
         (
             "slide_id\tpath\tannotation_format",
             "A\tslides/a.svs\tgeojson",
-            "row 2 (slide_id A): annotation_format is 'geojson'; there are no annotations in this row; name "
-            "their file, or leave the format empty.",
+            "row 2 (slide_id A): annotation_format is 'geojson'; there is no file in column annotations of this "
+            "row; name it, or leave the format empty.",
+        ),
+        (
+            "slide_id\tpath\tregion",
+            "A\tslides/a.svs\ta.xml",
+            "row 2 (slide_id A): region is 'a.xml'; its region_format is missing, expected one of "
+            "instance_png, instance_tiff, instance_npy, instance_mat, imagescope_xml, geojson.",
+        ),
+        (
+            "slide_id\tpath\tannotation_mpp",
+            "A\tslides/a.svs\t0,5",
+            "row 2 (slide_id A): annotation_mpp is '0,5'; expected a number of microns per pixel such as 0.5.",
         ),
         (
             "slide_id\tpath\tannotations\tannotation_format",
@@ -428,7 +454,7 @@ def test_a_written_sheet_is_relative_to_its_folder_and_reads_back_the_same(slide
 
 @given(st.lists(st.text("ab. /é", min_size=1, max_size=6).filter(lambda name: "//" not in name), unique=True))
 def test_ids_from_any_file_names_are_accepted_and_unique(names):
-    from karyon.io.sheets import _safe_ids
+    from karyon.io.sheet_writer import _safe_ids
 
     ids = _safe_ids([f"{name}.svs" for name in names])
     pattern = load_schema("cohort")["properties"]["slide_id"]["pattern"]

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from karyon.cohort.summary import check_failures, score_table, slide_table, summarise
+from karyon.cohort.layout import SlideFiles
+from karyon.cohort.scores import curve_table, score_table
+from karyon.cohort.summary import check_failures, slide_table, summarise
 from karyon.errors import KaryonError
 
 STAGES = ("tissue", "stain", "infer", "stitch", "nuclei", "evaluate")
@@ -23,6 +25,8 @@ SLIDES = {
 }
 # tp, fp, fn, sum of distances, sum of their squares, at 4 um.
 SCORES = {"a-good": (8, 2, 0, 8.0, 10.0), "b-good": (1, 0, 3, 4.0, 16.0)}
+# threshold, tp, fp, fn: the last is the operating point.
+CURVES = {"a-good": [(0.9, 5, 0, 3), (0.4, 8, 2, 0)], "b-good": [(0.5, 1, 0, 3)]}
 
 
 class Cohort:
@@ -30,6 +34,10 @@ class Cohort:
 
     def __init__(self, folder: Path, annotated: bool = True) -> None:
         self.folder = folder
+        for slide_id, points in CURVES.items():
+            curve = SlideFiles(folder, slide_id).curve
+            curve.parent.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(points, columns=["threshold", "tp", "fp", "fn"]).to_parquet(curve)
         self.plans = [self._plan(shard) for shard in ("shard-00000", "shard-00001")]
         self.manifests = [
             self._manifest(stage, shard, annotated)
@@ -105,6 +113,17 @@ def table_of(cohort: Cohort) -> pd.DataFrame:
     return slide_table(cohort.plans, cohort.manifests).set_index("slide_id")
 
 
+def scores_of(cohort: Cohort) -> pd.DataFrame:
+    return score_table(slide_table(cohort.plans, cohort.manifests), [4.0, 2.5], cohort.folder, "a_model")
+
+
+def write(cohort: Cohort) -> dict[str, str]:
+    """Write the tables at two radii; gives their paths by name."""
+    paths = {name: str(cohort.folder / f"{name}.parquet") for name in ("slides", "scores", "curves")}
+    summarise(cohort.plans, cohort.manifests, [4.0, 2.5], "a_model", **paths)
+    return paths
+
+
 def test_every_slide_has_one_row_sorted_by_id(cohort: Cohort) -> None:
     assert slide_table(cohort.plans, cohort.manifests)["slide_id"].tolist() == sorted(SLIDES)
 
@@ -139,7 +158,7 @@ def test_sheet_columns_facts_and_seconds_are_there(cohort: Cohort) -> None:
 
 
 def test_scores_are_pooled_over_slides_and_within_groups(cohort: Cohort) -> None:
-    scores = score_table(slide_table(cohort.plans, cohort.manifests), [4.0, 2.5])
+    scores = scores_of(cohort)
     at_4 = scores[scores["radius_um"] == 4.0].set_index(["grouping", "group"])
     assert set(at_4.index) == {("all", "all"), ("organ", "breast"), ("organ", "lung"), ("stain", "HE")}
     whole = at_4.loc[("all", "all")]
@@ -156,34 +175,62 @@ def test_scores_are_pooled_over_slides_and_within_groups(cohort: Cohort) -> None
 
 
 def test_every_radius_has_its_rows(cohort: Cohort) -> None:
-    scores = score_table(slide_table(cohort.plans, cohort.manifests), [4.0, 2.5])
+    scores = scores_of(cohort)
     assert scores.groupby("radius_um").size().to_dict() == {2.5: 4, 4.0: 4}
     narrow = scores[(scores["radius_um"] == 2.5) & (scores["grouping"] == "all")].iloc[0]
     assert (narrow["tp"], narrow["fn"], narrow["recall"]) == (0, 12, 0.0)
 
 
-def test_cohort_without_annotations_has_an_empty_score_table(tmp_path: Path) -> None:
-    cohort = Cohort(tmp_path, annotated=False)
-    slides, scores = tmp_path / "slides.parquet", tmp_path / "scores.parquet"
-    summarise(cohort.plans, cohort.manifests, [4.0], str(slides), str(scores))
-    assert len(pd.read_parquet(slides)) == len(SLIDES)
-    assert pd.read_parquet(scores).empty
+def test_intervals_are_of_patients(cohort: Cohort) -> None:
+    scores = scores_of(cohort).set_index(["grouping", "group", "radius_um"])
+    # Both slides are of the patient "NA": there is nothing to resample.
+    assert scores.loc[("all", "all", 4.0), "patients"] == 1
+    assert scores[["f1_low", "f1_high", "mean_slide_f1_low"]].isna().all().all()
 
 
-def test_summary_files_hold_the_tables(cohort: Cohort, tmp_path: Path) -> None:
-    slides, scores = tmp_path / "slides.parquet", tmp_path / "scores.parquet"
-    summarise(cohort.plans, cohort.manifests, [4.0, 2.5], str(slides), str(scores))
+def test_intervals_of_two_patients_run_from_the_one_to_the_other(cohort: Cohort) -> None:
+    slides = slide_table(cohort.plans, cohort.manifests)
+    slides["patient"] = slides["slide_id"]
+    whole = score_table(slides, [4.0], cohort.folder, "a_model").iloc[0]
+    # A resample of two patients is the one twice, the other twice, or both.
+    assert (whole["f1_low"], whole["f1_high"]) == (pytest.approx(2 / 5), pytest.approx(16 / 18))
+    assert whole["mean_slide_f1_low"] == pytest.approx(2 / 5)
+
+
+def test_curves_are_pooled_over_slides(cohort: Cohort) -> None:
+    curves = curve_table(slide_table(cohort.plans, cohort.manifests), cohort.folder)
+    whole = curves[curves["grouping"] == "all"]
+    assert whole[["threshold", "tp", "fp", "fn"]].to_numpy().tolist() == [
+        [0.9, 5, 0, 7],
+        [0.5, 6, 0, 6],
+        [0.4, 9, 2, 3],
+    ]
+    # Precision 1 up to recall 6/12, then 9/11 up to 9/12.
+    scores = scores_of(cohort).set_index(["grouping", "radius_um"])
+    assert scores.loc[("all", 4.0), "average_precision"] == pytest.approx(6 / 12 + 3 / 12 * 9 / 11)
+    assert scores.loc[("all", 4.0), "best_threshold"] == 0.4  # F1 10/17, 12/18, 18/23
+    assert np.isnan(scores.loc[("all", 2.5), "average_precision"])
+
+
+def test_cohort_without_annotations_has_empty_score_and_curve_tables(tmp_path: Path) -> None:
+    paths = write(Cohort(tmp_path, annotated=False))
+    assert len(pd.read_parquet(paths["slides"])) == len(SLIDES)
+    assert pd.read_parquet(paths["scores"]).empty
+    assert pd.read_parquet(paths["curves"]).empty
+
+
+def test_summary_files_hold_the_tables(cohort: Cohort) -> None:
+    paths = write(cohort)
     table = slide_table(cohort.plans, cohort.manifests)
-    pd.testing.assert_frame_equal(pd.read_parquet(slides), table, check_dtype=False)
-    pd.testing.assert_frame_equal(pd.read_parquet(scores), score_table(table, [4.0, 2.5]), check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_parquet(paths["slides"]), table, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_parquet(paths["scores"]), scores_of(cohort), check_dtype=False)
+    assert len(pd.read_parquet(paths["curves"])) == 3 + 3 + 2 + 1  # all, stain, lung, breast
 
 
 @pytest.fixture
-def slides(cohort: Cohort, tmp_path: Path) -> str:
+def slides(cohort: Cohort) -> str:
     """The slide table: 2 of 6 failed; a slide of mere glass is no failure."""
-    path = tmp_path / "slides.parquet"
-    summarise(cohort.plans, cohort.manifests, [4.0], str(path), str(tmp_path / "scores.parquet"))
-    return str(path)
+    return write(cohort)["slides"]
 
 
 @pytest.mark.parametrize("fraction", [2 / 6, 0.5, 1.0])

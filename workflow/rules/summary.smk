@@ -6,6 +6,7 @@ rule summary:
     output:
         slides="results/{cohort}/slides.parquet",
         scores="results/{cohort}/scores.parquet",
+        curves="results/{cohort}/curves.parquet",
     log:
         "results/{cohort}/logs/summary.log",
     benchmark:
@@ -18,6 +19,7 @@ rule summary:
         runtime=10,
     params:
         radii_um=config["evaluate"]["radii_um"],
+        model=CARD.name,
     script:
         "../scripts/summary.py"
 
@@ -27,6 +29,7 @@ rule report:
     input:
         slides="results/{cohort}/slides.parquet",
         scores="results/{cohort}/scores.parquet",
+        curves="results/{cohort}/curves.parquet",
         plans=expand("results/{{cohort}}/plan/{shard}.tsv", shard=SHARDS),
     output:
         report(

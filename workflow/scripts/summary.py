@@ -4,6 +4,8 @@ summarise(
     plans=snakemake.input.plans,
     manifests=snakemake.input.manifests,
     radii_um=snakemake.params.radii_um,
+    model=snakemake.params.model,
     slides=snakemake.output.slides,
     scores=snakemake.output.scores,
+    curves=snakemake.output.curves,
 )

@@ -57,7 +57,12 @@ def stage_task(stage: str, slide: Path, model: Path, results: Path) -> SlideTask
         label_quality="",
         annotations="",
         annotation_format="",
+        annotation_mpp=0.0,
         annotations_size=0,
         annotations_mtime_ns=0,
+        region="",
+        region_format="",
+        region_size=0,
+        region_mtime_ns=0,
     )
     return SlideTask(row, SlideFiles(results, slide.stem), settings, THREADS, 0, "bench")

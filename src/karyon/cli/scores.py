@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "scores"
 HELP = "Print a cohort's counts and, where slides are annotated, precision, recall and F1."
@@ -20,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the tables."""
     import pandas as pd
 
-    from karyon.cohort.summary import GROUPINGS, score_table
+    from karyon.cohort.scores import GROUPINGS, score_table
     from karyon.errors import KaryonError
 
     path = args.cohort / "slides.parquet"
@@ -38,7 +42,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {row.slide_id}: {row.failed_stage}: {row.error}")
     known = pd.read_parquet(args.cohort / "scores.parquet")
     if not known.empty:
-        scores = score_table(slides, known["radius_um"].unique().tolist())
-        chosen = scores[scores["grouping"].isin(["all", args.by])].drop(columns="grouping")
-        print(chosen.to_string(index=False, float_format="{:.4f}".format))
+        radii, model = known["radius_um"].unique().tolist(), known["model"].iloc[0]
+        scores = score_table(slides, radii, args.cohort, model)
+        chosen = scores[scores["grouping"].isin(["all", args.by])]
+        print(_readable(chosen).to_string(index=False))
+        print(f"Model {model}. In brackets: 95 % intervals, bootstrapped over patients.")
     return 0
+
+
+def _readable(scores: pd.DataFrame) -> pd.DataFrame:
+    """The score table for a terminal: an interval beside each figure."""
+    table = scores[["group", "radius_um", "slides", "patients", "annotated", "tp", "fp", "fn"]].copy()
+    for name in ("precision", "recall", "f1", "mean_slide_f1"):
+        values = scores[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False, name=None)
+        table[name] = [f"{value:.4f} ({low:.3f}-{high:.3f})" for value, low, high in values]
+    for name in ("average_precision", "distance_mean_um", "distance_sd_um"):
+        table[name] = scores[name].map("{:.4f}".format)
+    return table.rename(columns={"average_precision": "AP"})

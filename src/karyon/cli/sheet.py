@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from karyon.errors import SheetError
-from karyon.io.sheets import sheet_from_folder, write_sheet
+from karyon.io.sheet_writer import sheet_from_folder, write_sheet
 
 NAME = "sheet"
 HELP = "write a cohort sheet of every slide and image in a folder"

@@ -77,6 +77,16 @@ class SlideFiles:
         """The match table, where the slide is annotated."""
         return self._file("matches", ".parquet")
 
+    @property
+    def matches_geojson(self) -> Path:
+        """The match table for QuPath, where configured."""
+        return self._file("matches", ".geojson.gz")
+
+    @property
+    def curve(self) -> Path:
+        """Precision and recall over the threshold, where the slide is annotated."""
+        return self._file("curves", ".parquet")
+
     def every(self) -> Iterator[Path]:
         """All files above, whether they exist or not."""
         for name, member in vars(SlideFiles).items():

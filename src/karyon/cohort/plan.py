@@ -18,7 +18,7 @@ from karyon.io.atomic import atomic_path
 class SlideRow:
     """A slide of the plan: the sheet's columns, and what identifies the files behind them.
 
-    ``mpp`` is 0 where the sheet gives none. Sizes are in bytes, times in nanoseconds.
+    ``mpp`` and ``annotation_mpp`` are 0 where the sheet gives none. Sizes are in bytes, times in nanoseconds.
     """
 
     slide_id: str
@@ -33,8 +33,13 @@ class SlideRow:
     label_quality: str
     annotations: str
     annotation_format: str
+    annotation_mpp: float
     annotations_size: int
     annotations_mtime_ns: int
+    region: str
+    region_format: str
+    region_size: int
+    region_mtime_ns: int
 
 
 def shard_of(slide_id: str, shards: int) -> str:
@@ -108,14 +113,11 @@ def _number_of_shards(path: Path, slides: int, shard_size: int) -> int:
 
 def _plan_row(record: dict[str, Any]) -> SlideRow:
     size, mtime = _file_facts(record["path"])
-    annotations_size, annotations_mtime = _file_facts(record["annotations"])
-    known: dict[str, Any] = {
-        "size": size,
-        "mtime_ns": mtime,
-        "mpp": 0.0 if math.isnan(record["mpp"]) else record["mpp"],
-        "annotations_size": annotations_size,
-        "annotations_mtime_ns": annotations_mtime,
-    }
+    known: dict[str, Any] = {"size": size, "mtime_ns": mtime}
+    for column in ("mpp", "annotation_mpp"):
+        known[column] = 0.0 if math.isnan(record[column]) else record[column]
+    for column in ("annotations", "region"):
+        known[f"{column}_size"], known[f"{column}_mtime_ns"] = _file_facts(record[column])
     content: dict[str, Any] = {**record, **known}
     return SlideRow(**{field.name: content[field.name] for field in fields(SlideRow)})
 

@@ -25,12 +25,22 @@ logger = logging.getLogger("karyon")
 
 # Raised by hand when a stage's result changes for the same input and settings: editing the package
 # alone re-runs nothing.
-STAGE_VERSION = {"tissue": 1, "stain": 1, "infer": 1, "stitch": 1, "nuclei": 1, "evaluate": 1}
+STAGE_VERSION = {"tissue": 1, "stain": 1, "infer": 2, "stitch": 1, "nuclei": 1, "evaluate": 2}
 # What of the plan each stage depends on, besides the stages before it.
 STAGE_COLUMNS = {
     "tissue": ("path", "size", "mtime_ns", "mpp"),
     "stain": ("stain",),
-    "evaluate": ("annotations", "annotation_format", "annotations_size", "annotations_mtime_ns"),
+    "evaluate": (
+        "annotations",
+        "annotation_format",
+        "annotation_mpp",
+        "annotations_size",
+        "annotations_mtime_ns",
+        "region",
+        "region_format",
+        "region_size",
+        "region_mtime_ns",
+    ),
 }
 # No space, or a quota used up.
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -48,6 +58,7 @@ class SlideTask:
         threads: CPU threads that may be used.
         gpus: GPUs that may be used.
         fingerprint: Of the slide, the settings and all stages so far.
+        blank: No tissue was found on the slide.
     """
 
     row: SlideRow
@@ -56,6 +67,7 @@ class SlideTask:
     threads: int
     gpus: int
     fingerprint: str
+    blank: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ def run_shard(
     last_attempt: bool,
     log: str,
     gpus: int = 0,
+    blanks: bool = False,
 ) -> None:
     """Process every slide of a shard that is not done yet, and write the shard's manifest.
 
@@ -103,6 +116,7 @@ def run_shard(
         last_attempt: No retry will follow: record failures instead of asking for one.
         log: Log file.
         gpus: GPUs of the job.
+        blanks: Process slides without tissue as well, instead of passing them over.
 
     Raises:
         SystemExit: A slide failed in a way that may pass, and attempts remain; or the disk is full.
@@ -117,7 +131,8 @@ def run_shard(
     for number, (row, files) in enumerate(zip(slides, files_of, strict=True), start=1):
         previous = before.get(row.slide_id)
         fingerprint = _fingerprint(stage, row, settings, version, previous)
-        task = SlideTask(row, files, settings, threads, gpus, fingerprint)
+        blank = blanks and previous is not None and previous["status"] == NO_TISSUE
+        task = SlideTask(row, files, settings, threads, gpus, fingerprint, blank)
         result = _passed_over(task, previous) or _recorded(task, stage) or _attempt(process, task, stage)
         rows.append(result)
         state = result["status"] + (f": {result['error']}" if result["error"] else "")
@@ -201,7 +216,7 @@ def _recorded(task: SlideTask, stage: str) -> dict[str, Any] | None:
 
 def _passed_over(task: SlideTask, previous: dict[str, Any] | None) -> dict[str, Any] | None:
     """The row of a slide that the stage before could not finish."""
-    if previous is None or previous["status"] == DONE:
+    if previous is None or previous["status"] == DONE or task.blank:
         return None
     if previous["status"] in (NO_TISSUE, NOT_ANNOTATED):
         return _row(task, previous["status"], "", 0.0)

@@ -7,31 +7,43 @@ from pathlib import Path
 
 import pandas as pd
 
+from karyon.cohort.scores import curve_table, score_table
 from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED, explain_full_disk
 from karyon.errors import KaryonError
-from karyon.evaluation.detection import DetectionScore
 from karyon.io.atomic import atomic_path
 
 STAGES = ("tissue", "stain", "infer", "stitch", "nuclei", "evaluate")
 COMMON = ("slide_id", "status", "error", "warning", "seconds", "fingerprint")
-GROUPINGS = ("organ", "stain", "split", "label_quality")
 
 
 def summarise(
-    plans: Sequence[str], manifests: Sequence[str], radii_um: Sequence[float], slides: str, scores: str
+    plans: Sequence[str],
+    manifests: Sequence[str],
+    radii_um: Sequence[float],
+    model: str,
+    slides: str,
+    scores: str,
+    curves: str,
 ) -> None:
-    """Write the cohort's slide table and score table.
+    """Write the cohort's tables of slides, scores and curves.
 
     Args:
         plans: The shards' TSVs.
         manifests: All manifests of all stages.
         radii_um: Match radii in microns.
+        model: Name of the model.
         slides: ``results/<cohort>/slides.parquet``.
         scores: ``results/<cohort>/scores.parquet``.
+        curves: ``results/<cohort>/curves.parquet``.
     """
-    table = slide_table(plans, manifests)
-    for path, frame in ((slides, table), (scores, score_table(table, radii_um))):
-        with explain_full_disk("summary", Path(path).parent), atomic_path(Path(path)) as temporary:
+    table, cohort = slide_table(plans, manifests), Path(slides).parent
+    frames = {
+        slides: table,
+        scores: score_table(table, radii_um, cohort, model),
+        curves: curve_table(table, cohort),
+    }
+    for path, frame in frames.items():
+        with explain_full_disk("summary", cohort), atomic_path(Path(path)) as temporary:
             frame.to_parquet(temporary, index=False)
 
 
@@ -61,53 +73,6 @@ def slide_table(plans: Sequence[str], manifests: Sequence[str]) -> pd.DataFrame:
         for column in rows.columns.difference(list(COMMON), sort=False):
             table[column] = rows[column]
     return table.reset_index()
-
-
-def score_table(slides: pd.DataFrame, radii_um: Sequence[float]) -> pd.DataFrame:
-    """Pooled precision, recall, F1 and distance: over all slides, and within each group.
-
-    Args:
-        slides: From :func:`slide_table`.
-        radii_um: Match radii in microns.
-
-    Returns:
-        Columns ``grouping, group, radius_um, slides, annotated, tp, fp, fn, precision, recall, f1,
-        distance_mean_um, distance_sd_um, mean_slide_f1``; empty where no slide is annotated.
-    """
-    rows = []
-    annotated = slides[slides["annotated"].notna()] if "annotated" in slides else slides.iloc[:0]
-    groups = [("all", "all", annotated)] if len(annotated) else []
-    for grouping in GROUPINGS:
-        groups += [(grouping, str(name), part) for name, part in annotated.groupby(grouping) if name]
-    for grouping, group, part in groups:
-        for radius in radii_um:
-            each = [_score(row, radius) for row in part.to_dict("records")]
-            total = sum(each, DetectionScore(0, 0, 0))
-            rows.append(
-                {
-                    "grouping": grouping,
-                    "group": group,
-                    "radius_um": float(radius),
-                    "slides": len(part),
-                    "annotated": int(part["annotated"].sum()),
-                    "tp": total.tp,
-                    "fp": total.fp,
-                    "fn": total.fn,
-                    "precision": total.precision,
-                    "recall": total.recall,
-                    "f1": total.f1,
-                    "distance_mean_um": total.distance_mean,
-                    "distance_sd_um": total.distance_sd,
-                    "mean_slide_f1": pd.Series([score.f1 for score in each]).mean(),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _score(row: dict, radius: float) -> DetectionScore:
-    names = ("tp", "fp", "fn", "distance_sum", "distance_square_sum")
-    tp, fp, fn, total, squares = (row[f"{name}_{radius:g}um"] for name in names)
-    return DetectionScore(int(tp), int(fp), int(fn), float(total), float(squares))
 
 
 def check_failures(slides: str, max_failed_fraction: float, verdict: str) -> None:

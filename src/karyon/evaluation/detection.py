@@ -91,7 +91,12 @@ def score_detection(matches: Matches, n_predicted: int, n_truth: int, mpp: float
 
 
 def match_table(
-    predicted: np.ndarray, truth: np.ndarray, matches: Matches, nucleus_id: np.ndarray, mpp: float
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    matches: Matches,
+    nucleus_id: np.ndarray,
+    annotation_id: np.ndarray,
+    mpp: float,
 ) -> pd.DataFrame:
     """One row per matched pair, false detection and missed annotation.
 
@@ -100,12 +105,13 @@ def match_table(
         truth: Annotated points in level-0 pixels, ``(m, 2)``.
         matches: Pairs of the two, distances in level-0 pixels.
         nucleus_id: Id of each detection in the nuclei table, integer, ``(n,)``.
+        annotation_id: Place of each annotation in its file, integer, ``(m,)``.
         mpp: Microns per level-0 pixel.
 
     Returns:
         Columns ``kind`` (``TP``, ``FP``, ``FN``), ``x`` and ``y`` (the detection, for ``FN`` the annotation),
         ``truth_x`` and ``truth_y`` (NaN for ``FP``), ``distance_um`` (NaN but for ``TP``), ``nucleus_id``
-        (missing for ``FN``) and ``annotation_id`` (row of ``truth``; missing for ``FP``), the last two Int64.
+        (missing for ``FN``) and ``annotation_id`` (missing for ``FP``), the last two Int64.
         First all ``TP``, then ``FP``, then ``FN``; the first two in the order of ``predicted``, the last of
         ``truth``.
     """
@@ -123,7 +129,8 @@ def match_table(
     ids = pd.array(np.asarray(nucleus_id, np.int64)[detected], dtype="Int64")
     nucleus = pd.Series(ids, dtype="Int64").reindex(range(tp + fp + fn))
     where_true = np.r_[0:tp, tp + fp : tp + fp + fn]
-    annotation = pd.Series(annotated, index=where_true, dtype="Int64").reindex(range(tp + fp + fn))
+    places = pd.array(np.asarray(annotation_id, np.int64)[annotated], dtype="Int64")
+    annotation = pd.Series(places, index=where_true, dtype="Int64").reindex(range(tp + fp + fn))
     return pd.DataFrame(
         {
             "kind": np.repeat(["TP", "FP", "FN"], [tp, fp, fn]),

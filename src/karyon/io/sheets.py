@@ -1,29 +1,23 @@
-"""Cohort sheets: read, with every mistake found at once, and written from a folder of slides."""
+"""Cohort sheets: read, with every mistake found at once."""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import logging
 import os
 import re
 import stat
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from karyon.errors import SheetError
-from karyon.io.atomic import atomic_path
 from karyon.io.schemas import allowed_values, did_you_mean, load_schema, show_value
-
-logger = logging.getLogger(__name__)
 
 SHEET_EXTENSIONS = (".tsv", ".csv", ".txt")
 MAX_MISTAKES = 50
@@ -34,13 +28,8 @@ MPP_AT_1X = 10.0
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # Line ends and their like, and bytes that are not UTF-8, would break the tables that a cell is written to.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-FILE_COLUMNS = ("path", "annotations")
-
-# What OpenSlide 4.0 opens, and plain images.
-SLIDE_EXTENSIONS = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi"}
-    | {".png", ".jpg", ".jpeg"}
-)
+FILE_COLUMNS = ("path", "annotations", "region")
+MPP_COLUMNS = ("mpp", "annotation_mpp")
 
 
 @dataclass
@@ -106,8 +95,8 @@ def read_sheet(path: Path, check_files: bool = True, missing_slides: str = "erro
     _check_filled(sheet)
     _check_ids(sheet)
     _check_choices(sheet)
-    _check_annotations(sheet)
-    mpp = _read_mpp(sheet)
+    _check_formats(sheet)
+    mpp = {column: _read_mpp(sheet, column) for column in MPP_COLUMNS}
     # The folder's own links are followed, a file's are not: a link may carry the name that tells the format.
     folder = sheet.path.parent.resolve()
     paths = {
@@ -115,11 +104,12 @@ def read_sheet(path: Path, check_files: bool = True, missing_slides: str = "erro
         for column in FILE_COLUMNS
     }
     if check_files:
-        _check_files(sheet, {"annotations": paths["annotations"]} if missing_slides == "record" else paths)
+        recorded = {"path"} if missing_slides == "record" else set()
+        _check_files(sheet, {column: paths[column] for column in FILE_COLUMNS if column not in recorded})
     sheet.raise_mistakes()
-    complete = pd.DataFrame({"mpp": pd.Series(mpp, dtype=np.float64)})
+    complete = pd.DataFrame({column: pd.Series(mpp[column], dtype=np.float64) for column in MPP_COLUMNS})
     columns = load_schema("cohort")["properties"]
-    for column in columns.keys() - {"mpp"}:
+    for column in columns.keys() - set(MPP_COLUMNS):
         cells = sheet.filled(column) | paths.get(column, {})
         complete[column] = [cells.get(row, columns[column].get("default", "")) for row in sheet.rows]
     return complete[list(columns)].reset_index(drop=True)
@@ -128,14 +118,14 @@ def read_sheet(path: Path, check_files: bool = True, missing_slides: str = "erro
 def _parse(path: Path) -> _Sheet:
     """Split the file into cells; rows that cannot be split, or have the wrong width, are left out."""
     sheet = _Sheet(path)
-    delimiter = "," if _extension(path) == ".csv" else "\t"
+    delimiter = "," if sheet_extension(path) == ".csv" else "\t"
     header: list[str] = []
     positions: dict[str, int] = {}
     rows: dict[int, list[str]] = {}
     for row, line in _lines(path):
         try:
             text = line.decode("utf-8-sig" if row == 1 else "utf-8")
-            if not header and _extension(path) == ".txt":
+            if not header and sheet_extension(path) == ".txt":
                 delimiter = "\t" if "\t" in text else ","
             # Each line on its own, so that an open quote spoils one row and not all that follow.
             cells = [cell.strip() for cell in next(csv.reader([text], delimiter=delimiter, strict=True))]
@@ -177,7 +167,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise SheetError(f"{path}: cannot be read ({error}).") from error
 
 
-def _extension(path: Path) -> str:
+def sheet_extension(path: Path) -> str:
     """The sheet's extension without ``.gz``, in lower case; SheetError where it is none of a sheet's."""
     extension = PurePosixPath(path.name.lower().removesuffix(".gz")).suffix
     if extension not in SHEET_EXTENSIONS:
@@ -191,7 +181,7 @@ def _name_columns(sheet: _Sheet, row: int, header: list[str]) -> dict[str, int]:
     schema = load_schema("cohort")["properties"]
     known = {name: column for column in schema for name in [column, *schema[column].get("x-aliases", [])]}
     if len(header) == 1 and header[0] not in known and re.search(r"[\t,;]", header[0]):
-        separator = "commas" if _extension(sheet.path) == ".csv" else "tabs"
+        separator = "commas" if sheet_extension(sheet.path) == ".csv" else "tabs"
         sheet.mistake(row, f"the header is {show_value(header[0])}; expected cells separated by {separator}.")
         sheet.raise_mistakes()
     positions: dict[str, int] = {}
@@ -247,38 +237,39 @@ def _check_choices(sheet: _Sheet) -> None:
                 sheet.wrong_cell(row, column, f"expected {allowed_values(rules)}{closest}")
 
 
-def _check_annotations(sheet: _Sheet) -> None:
-    annotated = sheet.filled("annotations")
-    formatted = sheet.filled("annotation_format")
-    choices = allowed_values(load_schema("cohort")["properties"]["annotation_format"])
-    for row in sorted(annotated.keys() - formatted.keys()):
-        sheet.wrong_cell(row, "annotations", f"its annotation_format is missing, expected {choices}")
-    for row in sorted(formatted.keys() - annotated.keys()):
-        what = "there are no annotations in this row; name their file, or leave the format empty"
-        sheet.wrong_cell(row, "annotation_format", what)
+def _check_formats(sheet: _Sheet) -> None:
+    """Annotations and regions have a format, and formats have a file."""
+    for column, of_format in (("annotations", "annotation_format"), ("region", "region_format")):
+        named, formatted = sheet.filled(column), sheet.filled(of_format)
+        choices = allowed_values(load_schema("cohort")["properties"][of_format])
+        for row in sorted(named.keys() - formatted.keys()):
+            sheet.wrong_cell(row, column, f"its {of_format} is missing, expected {choices}")
+        for row in sorted(formatted.keys() - named.keys()):
+            what = f"there is no file in column {column} of this row; name it, or leave the format empty"
+            sheet.wrong_cell(row, of_format, what)
 
 
-def _read_mpp(sheet: _Sheet) -> dict[int, float]:
+def _read_mpp(sheet: _Sheet, column: str) -> dict[int, float]:
     """Microns per pixel by row, NaN where empty; a magnification is converted."""
-    rules = load_schema("cohort")["properties"]["mpp"]
+    rules = load_schema("cohort")["properties"][column]
     low, high = rules["minimum"], rules["maximum"]
     unit, example, limits = "number of microns per pixel", "0.25", f"microns per pixel from {low} to {high}"
-    magnified = sheet.names.get("mpp") == "wsi_magnification"
+    magnified = sheet.names.get(column) == "wsi_magnification"
     if magnified:
         limits = f"a magnification from {MPP_AT_1X / high:g} to {MPP_AT_1X / low:g}"
         unit, example = "magnification", "40"
     mpp = dict.fromkeys(sheet.rows, np.nan)
-    for row, cell in sheet.filled("mpp").items():
+    for row, cell in sheet.filled(column).items():
         if not NUMBER.fullmatch(cell):
             with_point = cell.replace(",", ".")
             such_as = with_point if NUMBER.fullmatch(with_point) else example
-            sheet.wrong_cell(row, "mpp", f"expected a {unit} such as {such_as}")
+            sheet.wrong_cell(row, column, f"expected a {unit} such as {such_as}")
             continue
         mpp[row] = float(cell)
         if magnified:
             mpp[row] = MPP_AT_1X / mpp[row] if mpp[row] else np.inf
         if not low <= mpp[row] <= high:
-            sheet.wrong_cell(row, "mpp", f"expected {limits}")
+            sheet.wrong_cell(row, column, f"expected {limits}")
     return mpp
 
 
@@ -305,96 +296,3 @@ def _file_problem(path: str) -> str:
     if stat.S_ISDIR(mode):
         return "that is a folder, expected a file"
     return "" if stat.S_ISREG(mode) else "that is a device or pipe, expected a file"
-
-
-def sheet_from_folder(folder: Path) -> pd.DataFrame:
-    """A cohort sheet of every slide and image in a folder and its subfolders.
-
-    Hidden files are skipped and links to folders are not followed. A folder's DICOM files count as one
-    slide, and JPEG files beside a Hamamatsu VMS or VMU index as parts of it.
-
-    Args:
-        folder: Where to look.
-
-    Returns:
-        A frame as of :func:`read_sheet`, sorted by path, with safe and unique ids and an empty ``mpp``.
-
-    Raises:
-        SheetError: There is no such folder, no slide in it, or a file name that no sheet can hold.
-    """
-    root = Path(folder).resolve()
-    if not root.is_dir():
-        raise SheetError(f"{folder}: there is no such folder; expected one with slides in it.")
-    files = _slide_files(root)
-    names = [file.relative_to(root).as_posix() for file in files]
-    refused = [name for name in names if name[0].isspace() or CONTROL.search(f"{root}/{name}")]
-    if refused:
-        unfit = ", ".join(show_value(name) for name in refused[:MAX_MISTAKES])
-        raise SheetError(f"{folder}: {len(refused)} file names cannot stand in a sheet; rename {unfit}.")
-    if not files:
-        raise SheetError(f"{folder}: no slides found; looked for {', '.join(sorted(SLIDE_EXTENSIONS))}.")
-    frame = pd.DataFrame({"slide_id": _safe_ids(names), "path": [str(file) for file in files]}, dtype=str)
-    for column, rules in load_schema("cohort")["properties"].items():
-        if column not in frame:
-            frame[column] = np.nan if column == "mpp" else rules["default"]
-    return frame
-
-
-def _slide_files(root: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise SheetError(f"{error.filename}: the folder cannot be listed ({error.strerror}).") from error
-
-    found: list[Path] = []
-    left_out = 0
-    for parent, folders, names in os.walk(root, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-        kinds = {file: file.suffix.lower() for file in files if file.suffix.lower() in SLIDE_EXTENSIONS}
-        parts = {".jpg", ".jpeg", ".dcm"} if {".vms", ".vmu"} & set(kinds.values()) else {".dcm"}
-        dicom = [file for file, kind in kinds.items() if kind == ".dcm"]
-        found += [file for file, kind in kinds.items() if kind not in parts and file.is_file()] + dicom[:1]
-        left_out += len(dicom[1:])
-    if left_out:
-        logger.warning("%d .dcm files left out: those in one folder are taken for one slide", left_out)
-    return sorted(found)
-
-
-def _safe_ids(names: list[str]) -> list[str]:
-    """An id for each relative path: its stem where no other file has it, else the whole path."""
-    stems = [_safe_id(PurePosixPath(name).stem) for name in names]
-    counts = Counter(stems)
-    taken: set[str] = set()
-    ids = []
-    for name, stem in zip(names, stems, strict=True):
-        wanted = stem if counts[stem] == 1 else _safe_id(name)
-        numbered = chain([wanted], (f"{wanted}_{number}" for number in count(2)))
-        ids.append(next(one for one in numbered if one not in taken and (one == stem or one not in counts)))
-        taken.add(ids[-1])
-    return ids
-
-
-def _safe_id(text: str) -> str:
-    characters = re.sub(r"[^A-Za-z0-9._-]+", "_", text)
-    # 190 of the schema's 200 characters leave room for the number that makes an id unique.
-    return re.sub(r"\.{2,}", ".", characters).lstrip("._-")[:190] or "slide"
-
-
-def write_sheet(frame: pd.DataFrame, path: Path) -> None:
-    """Write a sheet with its paths relative to its folder, whole or not at all.
-
-    Args:
-        frame: As of :func:`read_sheet`.
-        path: TSV or CSV by its extension, optionally ``.gz``; replaced where it exists.
-
-    Raises:
-        SheetError: The extension is not a sheet's.
-    """
-    separator = "," if _extension(path) == ".csv" else "\t"
-    folder = path.parent.resolve()
-    for column in FILE_COLUMNS:
-        relative = [os.path.relpath(file, folder) if file else "" for file in frame[column]]
-        frame = frame.assign(**{column: relative})
-    # Without a time in the gzip header, the same sheet is the same bytes.
-    compression = {"method": "gzip", "mtime": 0} if path.suffix.lower() == ".gz" else None
-    with atomic_path(path) as temporary:
-        frame.to_csv(temporary, sep=separator, index=False, compression=compression)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -49,37 +50,72 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def write_geojson(path: Path, table: pa.Table, facts: SlideFacts) -> None:
-    """QuPath detections as a gzipped GeoJSON FeatureCollection, written as it is made.
+class Detection(NamedTuple):
+    """A point object of QuPath.
 
-    QuPath shows the scanned area only, so its origin is the slide's bounds, and it puts pixel
-    corners, not centres, at integers: hence the shift by the bounds and half a pixel.
+    Attributes:
+        x: Level-0 pixels.
+        y: Level-0 pixels.
+        name: What QuPath lists it as.
+        classification: Name of its class.
+        colour: Of the class, red, green and blue, 0 to 255.
+        measurements: By name.
+    """
+
+    x: float
+    y: float
+    name: str
+    classification: str
+    colour: tuple[int, int, int]
+    measurements: dict[str, float]
+
+
+def write_geojson(path: Path, table: pa.Table, facts: SlideFacts) -> None:
+    """QuPath detections of the nuclei table as a gzipped GeoJSON FeatureCollection.
 
     Args:
         path: ``*.geojson.gz``; QuPath opens it as it is.
         table: The nuclei table.
         facts: The slide.
     """
+    write_detections(path, _nuclei(table), facts)
+
+
+def _nuclei(table: pa.Table) -> Iterator[Detection]:
+    columns = table.select(["nucleus_id", "x", "y", "probability"])
+    for batch in columns.to_batches(max_chunksize=ROWS_AT_ONCE):
+        for nucleus, x, y, probability in zip(*(column.to_pylist() for column in batch), strict=True):
+            yield Detection(x, y, str(nucleus), "Nucleus", (0, 160, 60), {"probability": probability})
+
+
+def write_detections(path: Path, detections: Iterable[Detection], facts: SlideFacts) -> None:
+    """Point objects as a gzipped GeoJSON FeatureCollection, written as they come.
+
+    QuPath shows the scanned area only, so its origin is the slide's bounds, and it puts pixel
+    corners, not centres, at integers: hence the shift by the bounds and half a pixel.
+
+    Args:
+        path: ``*.geojson.gz``.
+        detections: In any order.
+        facts: The slide.
+    """
     with _gzip_text(path) as text:
         text.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
-        for batch in table.select(["nucleus_id", "x", "y", "probability"]).to_batches(
-            max_chunksize=ROWS_AT_ONCE
-        ):
-            for nucleus, x, y, probability in zip(*(column.to_pylist() for column in batch), strict=True):
-                point = [round(x - facts.bounds_x + 0.5, 3), round(y - facts.bounds_y + 0.5, 3)]
-                feature = {
-                    "type": "Feature",
-                    "geometry": {"type": "Point", "coordinates": point},
-                    "properties": {
-                        "objectType": "detection",
-                        "name": str(nucleus),
-                        "classification": {"name": "Nucleus", "color": [0, 160, 60]},
-                        "measurements": {"probability": round(probability, 4)},
-                    },
-                }
-                text.write(separator + json.dumps(feature))
-                separator = ",\n"
+        for x, y, name, classification, colour, measurements in detections:
+            point = [round(x - facts.bounds_x + 0.5, 3), round(y - facts.bounds_y + 0.5, 3)]
+            feature = {
+                "type": "Feature",
+                "geometry": {"type": "Point", "coordinates": point},
+                "properties": {
+                    "objectType": "detection",
+                    "name": name,
+                    "classification": {"name": classification, "color": list(colour)},
+                    "measurements": {key: round(value, 4) for key, value in measurements.items()},
+                },
+            }
+            text.write(separator + json.dumps(feature))
+            separator = ",\n"
         text.write("\n]}\n")
 
 

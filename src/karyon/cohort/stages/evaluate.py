@@ -2,48 +2,118 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from karyon.cohort.shard import NOT_ANNOTATED, SlideTask, StageResult
+from karyon.cohort.shard import DONE, NO_TISSUE, NOT_ANNOTATED, SlideTask, StageResult
 from karyon.cohort.stages.tissue import TissueFiles
-from karyon.evaluation.detection import match_table, score_detection
+from karyon.evaluation.curve import detection_curve
+from karyon.evaluation.detection import DetectionScore, match_table, score_detection
+from karyon.evaluation.export import write_matches_geojson
 from karyon.evaluation.matching import match_points
-from karyon.io.annotations import read_points
+from karyon.evaluation.region import Restricted, read_region, restrict
+from karyon.io.annotations import Annotations, read_points
 from karyon.io.atomic import atomic_path
+from karyon.io.slides import SlideFacts
+
+# Of the nuclei table; not every model gives classes.
+COLUMNS = ["nucleus_id", "x", "y", "probability", "class_name"]
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """What is compared on a slide.
+
+    ``nuclei`` is the table of the slide's nuclei, ``found`` their points; the last two tell which points of
+    either side lie in the slide's region of interest.
+    """
+
+    nuclei: pd.DataFrame
+    found: np.ndarray
+    truth: Annotations
+    found_inside: np.ndarray
+    truth_inside: np.ndarray
 
 
 def evaluate_slide(task: SlideTask) -> StageResult:
     """Match a slide's nuclei to its annotations at every radius.
 
-    Settings: ``radii_um`` of the configuration's ``evaluate``; the match table is of the first.
+    A slide without tissue has no nuclei, so all of its annotations are missed.
+
+    Settings: ``radii_um`` and ``geojson`` of the configuration's ``evaluate``. Match table and curve are of
+    the first radius.
     """
-    row, files = task.row, task.files
-    if not row.annotations:
+    if not task.row.annotations:
         return StageResult(status=NOT_ANNOTATED)
-    slide = TissueFiles.read(files).facts
-    truth = read_points(Path(row.annotations), row.annotation_format, (slide.width, slide.height)).points
-    nuclei = pq.read_table(files.nuclei, columns=["nucleus_id", "x", "y"]).to_pandas()
-    found = nuclei[["x", "y"]].to_numpy(np.float64)
-    facts: dict[str, float | int] = {"annotated": len(truth)}
+    facts = TissueFiles.read(task.files).facts
+    sides = _read(task, facts)
+    figures: dict[str, float | int] = {"annotated": int(sides.truth_inside.sum())}
+    outputs: tuple[Path, ...] = ()
     for number, radius in enumerate(task.settings["radii_um"]):
-        matches = match_points(found, truth, radius / slide.mpp)
-        score = score_detection(matches, len(found), len(truth), slide.mpp)
-        facts |= {
-            f"tp_{radius:g}um": score.tp,
-            f"fp_{radius:g}um": score.fp,
-            f"fn_{radius:g}um": score.fn,
-            f"distance_sum_{radius:g}um": score.distance_sum,
-            f"distance_square_sum_{radius:g}um": score.distance_square_sum,
-        }
+        matches = match_points(sides.found, sides.truth.points, radius / facts.mpp)
+        counted = restrict(matches, sides.found_inside, sides.truth_inside)
+        score = score_detection(counted.matches, len(counted.predicted), len(counted.truth), facts.mpp)
+        figures |= _figures(score, f"{radius:g}um")
         if number == 0:
-            table = match_table(found, truth, matches, nuclei["nucleus_id"].to_numpy(), slide.mpp)
-            table.insert(0, "slide_id", row.slide_id)
-            with atomic_path(files.matches) as temporary:
-                pq.write_table(
-                    pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd"
-                )
-    return StageResult(facts=facts, outputs=(files.matches,))
+            precision, outputs = _write(task, facts, sides, counted, radius / facts.mpp)
+            figures["average_precision"] = precision
+    return StageResult(status=NO_TISSUE if task.blank else DONE, facts=figures, outputs=outputs)
+
+
+def _read(task: SlideTask, facts: SlideFacts) -> _Sides:
+    row, size = task.row, (facts.width, facts.height)
+    scale = row.annotation_mpp / facts.mpp if row.annotation_mpp else 1.0
+    truth = read_points(Path(row.annotations), row.annotation_format, size, scale)
+    nuclei = pd.DataFrame({name: [] for name in COLUMNS})
+    if not task.blank:
+        given = [name for name in COLUMNS if name in pq.read_schema(task.files.nuclei).names]
+        nuclei = pq.read_table(task.files.nuclei, columns=given).to_pandas().reindex(columns=COLUMNS)
+    found = nuclei[["x", "y"]].to_numpy(np.float64)
+    if not row.region:
+        return _Sides(nuclei, found, truth, np.ones(len(found), bool), np.ones(len(truth.points), bool))
+    region = read_region(Path(row.region), row.region_format, size)
+    return _Sides(nuclei, found, truth, region.inside(found), region.inside(truth.points))
+
+
+def _figures(score: DetectionScore, radius: str) -> dict[str, float | int]:
+    return {
+        f"tp_{radius}": score.tp,
+        f"fp_{radius}": score.fp,
+        f"fn_{radius}": score.fn,
+        f"distance_sum_{radius}": score.distance_sum,
+        f"distance_square_sum_{radius}": score.distance_square_sum,
+        f"precision_{radius}": score.precision,
+        f"recall_{radius}": score.recall,
+        f"f1_{radius}": score.f1,
+        f"distance_mean_um_{radius}": score.distance_mean,
+    }
+
+
+def _write(
+    task: SlideTask, facts: SlideFacts, sides: _Sides, counted: Restricted, radius_px: float
+) -> tuple[float, tuple[Path, ...]]:
+    """Write match table and curve; returns the average precision and the files."""
+    files, nuclei = task.files, sides.nuclei.iloc[counted.predicted]
+    found, truth = sides.found[counted.predicted], sides.truth.points[counted.truth]
+    table = match_table(
+        found, truth, counted.matches, nuclei["nucleus_id"].to_numpy(), counted.truth, facts.mpp
+    )
+    class_of = nuclei.set_index("nucleus_id")["class_name"].dropna()
+    table["class_name"] = table["nucleus_id"].map(class_of).fillna("").astype(str)
+    true_class_of = dict(enumerate(sides.truth.class_name))
+    table["truth_class"] = table["annotation_id"].map(true_class_of).fillna("").astype(str)
+    curve = detection_curve(found, nuclei["probability"].to_numpy(np.float64), truth, radius_px)
+    outputs = [files.matches, files.curve]
+    for path, frame in zip(outputs, (table, curve.table()), strict=True):
+        frame.insert(0, "slide_id", task.row.slide_id)
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), temporary, compression="zstd")
+    if task.settings["geojson"]:
+        write_matches_geojson(files.matches_geojson, table, facts)
+        outputs.append(files.matches_geojson)
+    return curve.average_precision, tuple(outputs)

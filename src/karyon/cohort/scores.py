@@ -1,0 +1,126 @@
+"""A cohort's scores: pooled and mean figures with intervals, and pooled curves, within each group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from karyon.cohort.layout import SlideFiles
+from karyon.evaluation.curve import DetectionCurve, pool_curves
+from karyon.evaluation.detection import DetectionScore
+from karyon.evaluation.uncertainty import Figure, bootstrap
+
+GROUPINGS = ("organ", "stain", "split", "label_quality")
+FIGURES: dict[str, Figure] = {
+    "precision": lambda counts: counts["tp"] / (counts["tp"] + counts["fp"]),
+    "recall": lambda counts: counts["tp"] / (counts["tp"] + counts["fn"]),
+    "f1": lambda counts: 2 * counts["tp"] / (2 * counts["tp"] + counts["fp"] + counts["fn"]),
+}
+
+
+def score_table(slides: pd.DataFrame, radii_um: Sequence[float], cohort: Path, model: str) -> pd.DataFrame:
+    """Figures over all annotated slides, and within each group, at every radius.
+
+    Micro averages (``precision``, ``recall``, ``f1``) are of the added counts, macro averages
+    (``mean_slide_...``) means over the slides in which the figure is defined. Intervals are bootstrapped over
+    patients (:func:`karyon.evaluation.uncertainty.bootstrap`).
+
+    Args:
+        slides: From :func:`karyon.cohort.summary.slide_table`.
+        radii_um: Match radii in microns; curves are of the first.
+        cohort: ``results/<cohort>``, with the slides' curves.
+        model: Name of the model.
+
+    Returns:
+        The columns of ``scores.parquet`` in ``docs/outputs.md``; empty where no slide is annotated.
+    """
+    rows = []
+    for grouping, group, part in _groups(slides):
+        curve = pool_curves(_curves(part, cohort))
+        for number, radius in enumerate(radii_um):
+            counts = _counts(part, radius)
+            sums = counts.drop(columns="patient").sum()
+            total = DetectionScore(int(sums["tp"]), int(sums["fp"]), int(sums["fn"]), *sums.iloc[3:])
+            rows.append(
+                {
+                    "grouping": grouping,
+                    "group": group,
+                    "model": model,
+                    "radius_um": float(radius),
+                    "slides": len(part),
+                    "patients": _patients(part),
+                    "annotated": int(part["annotated"].sum()),
+                    "tp": total.tp,
+                    "fp": total.fp,
+                    "fn": total.fn,
+                    **_averages(counts),
+                    "distance_mean_um": total.distance_mean,
+                    "distance_sd_um": total.distance_sd,
+                    "average_precision": np.nan if number else curve.average_precision,
+                    "best_threshold": np.nan if number else curve.best_threshold,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def curve_table(slides: pd.DataFrame, cohort: Path) -> pd.DataFrame:
+    """The pooled curve over all annotated slides, and of each group, at the first radius.
+
+    Args:
+        slides: From :func:`karyon.cohort.summary.slide_table`.
+        cohort: ``results/<cohort>``, with the slides' curves.
+
+    Returns:
+        The columns of ``curves.parquet`` in ``docs/outputs.md``; empty where no slide is annotated.
+    """
+    tables = [
+        pool_curves(_curves(part, cohort)).table().assign(grouping=grouping, group=group)
+        for grouping, group, part in _groups(slides)
+    ]
+    if not tables:
+        return pd.DataFrame()
+    table = pd.concat(tables, ignore_index=True)
+    return table[["grouping", "group", *table.columns.drop(["grouping", "group"])]]
+
+
+def _groups(slides: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """All annotated slides, then those of each value of each grouping."""
+    annotated = slides[slides["annotated"].notna()] if "annotated" in slides else slides.iloc[:0]
+    if len(annotated):
+        yield "all", "all", annotated
+    for grouping in GROUPINGS:
+        for name, part in annotated.groupby(grouping):
+            if name:
+                yield grouping, str(name), part
+
+
+def _curves(slides: pd.DataFrame, cohort: Path) -> list[DetectionCurve]:
+    curves = []
+    for slide_id, annotated in zip(slides["slide_id"], slides["annotated"], strict=True):
+        table = pd.read_parquet(SlideFiles(cohort, slide_id).curve, columns=["threshold", "tp", "fp"])
+        threshold, tp, fp = (table[name].to_numpy() for name in ("threshold", "tp", "fp"))
+        curves.append(DetectionCurve(threshold, tp + fp, tp, int(annotated)))
+    return curves
+
+
+def _counts(slides: pd.DataFrame, radius: float) -> pd.DataFrame:
+    """What adds up over slides, by slide, and the slide's patient."""
+    names = ("tp", "fp", "fn", "distance_sum", "distance_square_sum")
+    columns = {f"{name}_{radius:g}um": name for name in names}
+    return slides.set_index("slide_id")[["patient", *columns]].rename(columns=columns)
+
+
+def _patients(slides: pd.DataFrame) -> int:
+    named = slides.loc[slides["patient"] != "", "patient"]
+    return named.nunique() + len(slides) - len(named)
+
+
+def _averages(counts: pd.DataFrame) -> dict[str, float]:
+    averages: dict[str, float] = {}
+    for row in bootstrap(counts, FIGURES).to_dict("records"):
+        name = str(row["figure"]) if row["average"] == "micro" else f"mean_slide_{row['figure']}"
+        averages |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
+    return averages
