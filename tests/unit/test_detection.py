@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from karyon.evaluation.detection import DetectionScore, match_table, score_detection
+from karyon.evaluation.detection import DetectionScore, Side, match_table, score_detection
 from karyon.evaluation.matching import Matches, match_points
 
 
@@ -77,7 +77,10 @@ def test_match_table_lists_every_point_once() -> None:
     truth = np.array([[90.0, 90.0], [30.0, 34.0], [10.0, 13.0]])
     matches = match_points(predicted, truth, 16)
     table = match_table(
-        predicted, truth, matches, nucleus_id=np.array([7, 8, 9]), annotation_id=np.array([5, 0, 2]), mpp=0.25
+        Side(predicted, np.array([7, 8, 9]), ["a", "b", ""]),
+        Side(truth, np.array([5, 0, 2]), ["c", "", "d"]),
+        matches,
+        mpp=0.25,
     )
     expected = pd.DataFrame(
         {
@@ -89,9 +92,11 @@ def test_match_table_lists_every_point_once() -> None:
             "distance_um": [0.75, 1.0, np.nan, np.nan],
             "nucleus_id": pd.array([8, 9, 7, None], dtype="Int64"),
             "annotation_id": pd.array([2, 0, None, 5], dtype="Int64"),
+            "class_name": ["b", "", "a", ""],
+            "truth_class": ["d", "", "", "c"],
         }
     )
-    pd.testing.assert_frame_equal(table, expected)
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)
 
 
 @pytest.mark.parametrize(("n_predicted", "n_truth"), [(0, 0), (2, 0), (0, 2)])
@@ -99,7 +104,10 @@ def test_match_table_of_an_empty_side_keeps_its_types(n_predicted: int, n_truth:
     predicted, truth = np.ones((n_predicted, 2)), np.ones((n_truth, 2))
     matches = match_points(predicted, truth, 1)
     table = match_table(
-        predicted, truth, matches, np.arange(n_predicted), annotation_id=np.arange(n_truth), mpp=0.5
+        Side(predicted, np.arange(n_predicted), [""] * n_predicted),
+        Side(truth, np.arange(n_truth), [""] * n_truth),
+        matches,
+        mpp=0.5,
     )
     assert table["kind"].tolist() == ["FP"] * n_predicted + ["FN"] * n_truth
     assert table[["x", "y", "truth_x", "truth_y", "distance_um"]].dtypes.unique().tolist() == [np.float64]

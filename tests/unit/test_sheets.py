@@ -162,8 +162,8 @@ def test_read_sheet_gives_the_schemas_columns_with_defaults_and_absolute_paths(f
         (
             "slide_id\tpath\tannotation_format",
             "A\tslides/a.svs\tgeojson",
-            "row 2 (slide_id A): annotation_format is 'geojson'; there is no file in column annotations of this "
-            "row; name it, or leave the format empty.",
+            "row 2 (slide_id A): annotation_format is 'geojson'; there is no file in column annotations of "
+            "this row; name it, or leave the format empty.",
         ),
         (
             "slide_id\tpath\tregion",
@@ -174,7 +174,8 @@ def test_read_sheet_gives_the_schemas_columns_with_defaults_and_absolute_paths(f
         (
             "slide_id\tpath\tannotation_mpp",
             "A\tslides/a.svs\t0,5",
-            "row 2 (slide_id A): annotation_mpp is '0,5'; expected a number of microns per pixel such as 0.5.",
+            "row 2 (slide_id A): annotation_mpp is '0,5'; expected a number of microns per pixel such as "
+            "0.5.",
         ),
         (
             "slide_id\tpath\tannotations\tannotation_format",

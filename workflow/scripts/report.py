@@ -3,6 +3,7 @@ from karyon.cohort.report import write_report
 write_report(
     slides=snakemake.input.slides,
     scores=snakemake.input.scores,
+    curves=snakemake.input.curves,
     plans=snakemake.input.plans,
     overlays=snakemake.params.overlays,
     folder=snakemake.output[0],

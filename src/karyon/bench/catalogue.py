@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from karyon.bench.bounds import measure_bounds
+from karyon.bench.evaluation import measure_evaluation
 from karyon.bench.matching import measure_matching
 from karyon.bench.measurement import Bench
 from karyon.bench.memory import measure_memory
@@ -29,6 +30,9 @@ BENCHES = {
     ),
     "metrics": Bench(
         "segmentation figures and Hausdorff distances against loops over masks", measure_metrics, 1_000
+    ),
+    "evaluation": Bench(
+        "stage evaluate on a slide of a million nuclei and annotations", measure_evaluation, 1_000_000
     ),
     "bounds": Bench("what the machine can do: decoding, arithmetic, compression", measure_bounds, 10_000),
 }

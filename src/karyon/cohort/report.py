@@ -3,53 +3,46 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
 
+from karyon.cohort.confusion import COLUMNS, count_confusion
+from karyon.cohort.figures import (
+    STYLE,
+    count_distances,
+    draw_boxes,
+    draw_confusion,
+    draw_distances,
+    draw_intervals,
+    draw_precision_recall,
+)
+from karyon.cohort.gallery import draw_error_field, worst_fields
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.overlay import draw_overlay
-from karyon.cohort.plan import read_plan
+from karyon.cohort.pages import page, score_columns, slide_columns
+from karyon.cohort.plan import SlideRow, read_plan
 from karyon.cohort.shard import DONE
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 logger = logging.getLogger("karyon")
 
-SLIDE_COLUMNS = (
-    "slide_id",
-    "organ",
-    "split",
-    "status",
-    "error",
-    "warning",
-    "mpp",
-    "tissue_mm2",
-    "nuclei",
-    "nuclei_per_mm2",
-    "annotated",
-    "stain_source",
-    "gpx_per_min",
-)
-
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
-body {{font: 14px sans-serif; margin: 1em}} table {{border-collapse: collapse}}
-th, td {{padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap}}
-</style>{rows}</html>"""
-
 
 def write_report(
-    slides: str, scores: str, plans: Sequence[str], overlays: int, folder: str, log: str
+    slides: str, scores: str, curves: str, plans: Sequence[str], overlays: int, folder: str, log: str
 ) -> None:
-    """Write overlays, figures and tables into a folder that `snakemake --report` embeds.
+    """Write overlays, figures, tables and the worst fields into a folder that `snakemake --report` embeds.
+
+    A picture that cannot be drawn is logged and left out; so is, silently, one that has nothing to show.
 
     Args:
         slides: The cohort's slide table.
         scores: The cohort's score table.
+        curves: The cohort's pooled curves.
         plans: The shards' TSVs.
         overlays: How many slides get an overlay; the first by id of each status done.
         folder: Output folder.
@@ -57,56 +50,103 @@ def write_report(
     """
     logging.basicConfig(filename=log, level=logging.INFO, force=True)
     target = Path(folder)
+    cohort = target.parent
     table, score = pd.read_parquet(slides), pd.read_parquet(scores)
-    _overlays(table, plans, overlays, target / "Overlays")
-    tables = target / "Tables"
-    tables.mkdir(parents=True, exist_ok=True)
-    _page(table[[column for column in SLIDE_COLUMNS if column in table]], tables / "slides.html")
-    if not score.empty:
-        _page(score, tables / "scores.html")
-    figures = target / "Figures"
-    figures.mkdir(parents=True, exist_ok=True)
     done = table[table["status"] == DONE]
-    if len(done):
-        _dots(done, "nuclei_per_mm2", "nuclei per mm² of tissue", figures / "density.png")
-    main_radius = score["radius_um"].iloc[0] if len(score) else None
-    if main_radius is not None:
+    _write_tables(table, score, target / "Tables")
+    _write_overlays(_rows(plans, done["slide_id"].sort_values().head(overlays)), cohort, target / "Overlays")
+    pictures = {"density": lambda: draw_boxes(done, "nuclei_per_mm2", "nuclei per mm² of tissue")}
+    if not score.empty:
         annotated = done[done["annotated"].notna()]
-        tp, fp, fn = (annotated[f"{name}_{main_radius:g}um"] for name in ("tp", "fp", "fn"))
-        named = annotated.assign(f1=2 * tp / (2 * tp + fp + fn))
-        _dots(named, "f1", f"F1 at {main_radius:g} µm", figures / "f1.png")
+        files = [SlideFiles(cohort, slide_id) for slide_id in annotated["slide_id"]]
+        pictures |= _evaluation(annotated, score, Path(curves), files)
+        _write_errors(plans, files, target / "Errors")
+    _write_figures(pictures, target / "Figures")
 
 
-def _overlays(table: pd.DataFrame, plans: Sequence[str], count: int, folder: Path) -> None:
+def _evaluation(
+    annotated: pd.DataFrame, score: pd.DataFrame, curves: Path, files: Sequence[SlideFiles]
+) -> dict[str, Callable[[], Figure | None]]:
+    """Name of each figure of the evaluation, and what draws it."""
+    radii = [float(radius) for radius in score["radius_um"].unique()]
+    main = radii[0]
+
+    def matches(*columns: str) -> Iterator[pd.DataFrame]:
+        return (pd.read_parquet(slide.matches, columns=list(columns)) for slide in files)
+
+    def confusion() -> Figure | None:
+        counted = count_confusion(matches(*COLUMNS))
+        return draw_confusion(counted) if counted else None
+
+    return {
+        "precision_recall": lambda: draw_precision_recall(pd.read_parquet(curves), score, main),
+        "f1": lambda: draw_boxes(annotated, f"f1_{main:g}um", f"F1 of a slide within {main:g} µm"),
+        "intervals": lambda: draw_intervals(score, main),
+        "distances": lambda: draw_distances(*count_distances(matches("distance_um"), main), radii),
+        "confusion": confusion,
+    }
+
+
+def _write_figures(pictures: dict[str, Callable[[], Figure | None]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    cohort = folder.parent.parent
-    chosen = set(table.loc[table["status"] == DONE, "slide_id"].sort_values().head(count))
-    for row in (row for plan in plans for row in read_plan(Path(plan)) if row.slide_id in chosen):
+    for name, draw in pictures.items():
         try:
-            draw_overlay(row, SlideFiles(cohort, row.slide_id)).save(folder / f"{row.slide_id}.png")
+            with mpl.rc_context(STYLE):
+                figure = draw()
+                if figure is not None:
+                    figure.savefig(folder / f"{name}.png")
         except Exception:  # a picture that cannot be drawn is no reason to lose the report
-            logger.exception("overlay of %s", row.slide_id)
+            logger.exception("figure %s is left out", name)
 
 
-def _page(table: pd.DataFrame, path: Path) -> None:
-    """A table as a page of its own, which the report shows."""
-    rows = table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
-    path.write_text(PAGE.format(title=path.stem, rows=rows), encoding="utf-8")
+def _write_overlays(rows: dict[str, SlideRow], cohort: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for slide_id, row in rows.items():
+        _save(partial(draw_overlay, row, SlideFiles(cohort, slide_id)), folder / f"{slide_id}.png")
 
 
-def _dots(table: pd.DataFrame, column: str, label: str, path: Path) -> None:
-    """One dot per slide, a row per organ, with the median of each."""
-    organs = table["organ"].replace("", "not stated")
-    groups = sorted(organs.unique())
-    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.4 * len(groups)), layout="constrained")
-    for height, organ in enumerate(groups):
-        values = table.loc[organs == organ, column].to_numpy(float)
-        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.plot(values, height + spread, "o", color="#6a3d9a", markersize=4, alpha=0.7, markeredgewidth=0)
-        axes.plot(np.nanmedian(values), height, "|", color="black", markersize=16, markeredgewidth=2)
-    axes.set_yticks(range(len(groups)), groups)
-    axes.set_xlabel(label)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def _write_errors(plans: Sequence[str], files: Sequence[SlideFiles], folder: Path) -> None:
+    """The gallery of the worst fields, numbered from the worst on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        worst = worst_fields(files)
+    except Exception:
+        logger.exception("the gallery of errors is left out")
+        return
+    rows = _rows(plans, [slide.slide_id for slide, _, _ in worst])
+    for number, (slide, field, _) in enumerate(worst, 1):
+        draw = partial(draw_error_field, rows[slide.slide_id], slide, field)
+        _save(draw, folder / f"{number:02d}_{slide.slide_id}.png")
+
+
+def _save(draw: Callable[[], Image.Image], path: Path) -> None:
+    try:
+        draw().save(path)
+    except Exception:
+        logger.exception("picture %s is left out", path.name)
+
+
+def _rows(plans: Sequence[str], slide_ids: Sequence[str] | pd.Series) -> dict[str, SlideRow]:
+    """Rows of the plan of some slides."""
+    wanted = set(slide_ids)
+    every = (row for plan in plans for row in read_plan(Path(plan)))
+    return {row.slide_id: row for row in every if row.slide_id in wanted}
+
+
+def _write_tables(slides: pd.DataFrame, score: pd.DataFrame, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    main = None if score.empty else float(score["radius_um"].iloc[0])
+    note = "How each slide ended, and what was found."
+    if main is not None:
+        note += f" Scores are within {main:g} µm."
+    words = ["slide", "organ", "split", "status", "error", "warning"]
+    content = page(slide_columns(slides, main), "Slides", note, words)
+    (folder / "slides.html").write_text(content, encoding="utf-8")
+    if main is not None:
+        note = (
+            "Pooled over the slides of a group (micro average) and as the mean of the slides (mean slide), "
+            "with 95 % intervals by bootstrap over patients; none for a single patient. Average precision "
+            f"and best threshold are of the pooled curve within {main:g} µm."
+        )
+        content = page(score_columns(score), "Scores", note, ["grouping", "group", "model"])
+        (folder / "scores.html").write_text(content, encoding="utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -90,59 +92,74 @@ def score_detection(matches: Matches, n_predicted: int, n_truth: int, mpp: float
     )
 
 
-def match_table(
-    predicted: np.ndarray,
-    truth: np.ndarray,
-    matches: Matches,
-    nucleus_id: np.ndarray,
-    annotation_id: np.ndarray,
-    mpp: float,
-) -> pd.DataFrame:
+class Side(NamedTuple):
+    """The points of one side of a comparison, for the match table.
+
+    Attributes:
+        points: In level-0 pixels, ``(n, 2)``.
+        ids: Integer, ``(n,)``: of detections the ``nucleus_id``, of annotations the place in their file.
+        class_name: Name of each point's class, '' where it has none, ``(n,)``.
+    """
+
+    points: np.ndarray
+    ids: np.ndarray
+    class_name: Sequence[str] | np.ndarray
+
+
+def match_table(predicted: Side, truth: Side, matches: Matches, mpp: float) -> pd.DataFrame:
     """One row per matched pair, false detection and missed annotation.
 
     Args:
-        predicted: Detected points in level-0 pixels, ``(n, 2)``.
-        truth: Annotated points in level-0 pixels, ``(m, 2)``.
+        predicted: The detections.
+        truth: The annotations.
         matches: Pairs of the two, distances in level-0 pixels.
-        nucleus_id: Id of each detection in the nuclei table, integer, ``(n,)``.
-        annotation_id: Place of each annotation in its file, integer, ``(m,)``.
         mpp: Microns per level-0 pixel.
 
     Returns:
         Columns ``kind`` (``TP``, ``FP``, ``FN``), ``x`` and ``y`` (the detection, for ``FN`` the annotation),
         ``truth_x`` and ``truth_y`` (NaN for ``FP``), ``distance_um`` (NaN but for ``TP``), ``nucleus_id``
-        (missing for ``FN``) and ``annotation_id`` (missing for ``FP``), the last two Int64.
+        (missing for ``FN``) and ``annotation_id`` (missing for ``FP``), both Int64, ``class_name`` of the
+        detection and ``truth_class`` of the annotation ('' where there is none).
         First all ``TP``, then ``FP``, then ``FN``; the first two in the order of ``predicted``, the last of
         ``truth``.
     """
-    predicted = np.asarray(predicted, np.float64).reshape(-1, 2)
-    truth = np.asarray(truth, np.float64).reshape(-1, 2)
-    alone = np.setdiff1d(np.arange(len(predicted)), matches.predicted)
-    missed = np.setdiff1d(np.arange(len(truth)), matches.truth)
+    alone = np.setdiff1d(np.arange(len(predicted.ids)), matches.predicted)
+    missed = np.setdiff1d(np.arange(len(truth.ids)), matches.truth)
     tp, fp, fn = len(matches.predicted), len(alone), len(missed)
-    detected = np.concatenate([matches.predicted, alone])
-    annotated = np.concatenate([matches.truth, missed])
-    position = np.concatenate([predicted[detected], truth[missed]])
-    nothing = np.full((fp, 2), np.nan)
-    true_position = np.concatenate([truth[matches.truth], nothing, truth[missed]])
-    distance = np.concatenate([matches.distance * mpp, np.full(fp + fn, np.nan)])
-    ids = pd.array(np.asarray(nucleus_id, np.int64)[detected], dtype="Int64")
-    nucleus = pd.Series(ids, dtype="Int64").reindex(range(tp + fp + fn))
-    where_true = np.r_[0:tp, tp + fp : tp + fp + fn]
-    places = pd.array(np.asarray(annotation_id, np.int64)[annotated], dtype="Int64")
-    annotation = pd.Series(places, index=where_true, dtype="Int64").reindex(range(tp + fp + fn))
+    rows = np.arange(tp + fp + fn)
+    found = _columns(predicted, np.concatenate([matches.predicted, alone]), rows[: tp + fp], rows)
+    real = _columns(
+        truth, np.concatenate([matches.truth, missed]), np.delete(rows, np.s_[tp : tp + fp]), rows
+    )
     return pd.DataFrame(
         {
             "kind": np.repeat(["TP", "FP", "FN"], [tp, fp, fn]),
-            "x": position[:, 0],
-            "y": position[:, 1],
-            "truth_x": true_position[:, 0],
-            "truth_y": true_position[:, 1],
-            "distance_um": distance,
-            "nucleus_id": nucleus,
-            "annotation_id": annotation,
+            "x": found["x"].fillna(real["x"]),
+            "y": found["y"].fillna(real["y"]),
+            "truth_x": real["x"],
+            "truth_y": real["y"],
+            "distance_um": np.concatenate([matches.distance * mpp, np.full(fp + fn, np.nan)]),
+            "nucleus_id": found["id"],
+            "annotation_id": real["id"],
+            "class_name": found["class"].fillna(""),
+            "truth_class": real["class"].fillna(""),
         }
     )
+
+
+def _columns(side: Side, which: np.ndarray, at: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
+    """Points ``which`` of a side in the rows ``at``; the other rows are missing."""
+    x, y = np.asarray(side.points, np.float64).reshape(-1, 2)[which].T
+    present = pd.DataFrame(
+        {
+            "x": x,
+            "y": y,
+            "id": pd.array(np.asarray(side.ids, np.int64)[which], dtype="Int64"),
+            "class": np.asarray(side.class_name, object)[which],
+        },
+        index=at,
+    )
+    return present.reindex(rows)
 
 
 def _ratio(part: float, whole: float) -> float:

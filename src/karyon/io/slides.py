@@ -23,8 +23,8 @@ MPP_MIN, MPP_MAX = 0.05, 20.0
 MAX_PLAIN_PIXELS = 178_956_970
 # The largest glass for whole organs measures 203 mm; an image that would be larger has a wrong mpp.
 MAX_SIDE_MM = 250.0
-# A box no larger than this, about a tile of the file, is given up as a whole.
-SMALLEST_BOX_PX = 256
+# A box no larger than this, a quarter of a tile of most files, is given up as a whole.
+SMALLEST_BOX_PX = 64
 # A few broken tiles are a scanner's hiccup; more, and the file was cut off or damaged on its way.
 MAX_LOST_SHARE = 0.05
 DAMAGED = "the file is damaged, incomplete or not a slide: copy it again from the scanner"

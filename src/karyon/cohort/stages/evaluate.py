@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from karyon.cohort.shard import DONE, NO_TISSUE, NOT_ANNOTATED, SlideTask, StageResult
 from karyon.cohort.stages.tissue import TissueFiles
 from karyon.evaluation.curve import detection_curve
-from karyon.evaluation.detection import DetectionScore, match_table, score_detection
+from karyon.evaluation.detection import DetectionScore, Side, match_table, score_detection
 from karyon.evaluation.export import write_matches_geojson
 from karyon.evaluation.matching import match_points
 from karyon.evaluation.region import Restricted, read_region, restrict
@@ -100,13 +100,14 @@ def _write(
     """Write match table and curve; returns the average precision and the files."""
     files, nuclei = task.files, sides.nuclei.iloc[counted.predicted]
     found, truth = sides.found[counted.predicted], sides.truth.points[counted.truth]
+    classes = nuclei["class_name"].fillna("").astype(str).to_numpy()
+    true_classes = np.array([name or "" for name in sides.truth.class_name], object)[counted.truth]
     table = match_table(
-        found, truth, counted.matches, nuclei["nucleus_id"].to_numpy(), counted.truth, facts.mpp
+        Side(found, nuclei["nucleus_id"].to_numpy(), classes),
+        Side(truth, counted.truth, true_classes),
+        counted.matches,
+        facts.mpp,
     )
-    class_of = nuclei.set_index("nucleus_id")["class_name"].dropna()
-    table["class_name"] = table["nucleus_id"].map(class_of).fillna("").astype(str)
-    true_class_of = dict(enumerate(sides.truth.class_name))
-    table["truth_class"] = table["annotation_id"].map(true_class_of).fillna("").astype(str)
     curve = detection_curve(found, nuclei["probability"].to_numpy(np.float64), truth, radius_px)
     outputs = [files.matches, files.curve]
     for path, frame in zip(outputs, (table, curve.table()), strict=True):

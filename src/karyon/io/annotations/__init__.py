@@ -18,6 +18,7 @@ from karyon.io.annotations.instances import (
 )
 from karyon.io.annotations.outlines import (
     Outlines,
+    make_valid,
     read_geojson,
     read_geojson_outlines,
     read_imagescope,
@@ -32,6 +33,7 @@ __all__ = [
     "Annotations",
     "Outlines",
     "instance_points",
+    "make_valid",
     "read_instances",
     "read_label_map",
     "read_outlines",
@@ -131,7 +133,7 @@ def read_outlines(
         )
     outlines = _OUTLINE_READERS[annotation_format](path)
     areas, holes = (
-        tuple(shapely.transform(area, lambda vertices: _scaled(vertices, scale)) for area in part)
+        tuple(make_valid(shapely.transform(area, lambda vertices: _scaled(vertices, scale))) for area in part)
         for part in (outlines.areas, outlines.holes)
     )
     _check_position(path, shapely.get_coordinates(shapely.centroid(areas)), size)

@@ -25,6 +25,7 @@ from karyon.io.annotations.points import PointList
 # slivers: the largest part kept 98.6 % of the area or more. One that falls into halves is a mistake.
 LARGEST_SHARE = 0.9
 # A gzipped file may say anything of its size; the text of ten million nuclei is about this long.
+MAX_REPAIRS = 3
 MAX_TEXT_BYTES = 4 * 1024**3
 
 
@@ -214,12 +215,23 @@ def _outline(shell: Sequence[Point], where: str, holes: Sequence[Sequence[Point]
         raise SlideError(f"{where}: a vertex is not finite; correct or remove the outline.")
     area = shapely.Polygon(rings[0], rings[1:])
     repaired = not area.is_valid
-    if repaired:
-        area = shapely.make_valid(area, method="structure", keep_collapsed=False)
+    area = make_valid(area)
     if not area.area > 0:
         raise SlideError(f"{where}: the outline encloses no area; draw it again or remove it.")
     if repaired and shapely.area(shapely.get_parts(area)).max() < LARGEST_SHARE * area.area:
         raise SlideError(f"{where}: the outline crosses itself and falls into parts; draw it again.")
+    return area
+
+
+def make_valid(area: BaseGeometry) -> BaseGeometry:
+    """An area that crosses or touches itself as a valid one; a valid one as it is.
+
+    Where parts touch, one repair may leave them crossing by a rounded hair, which the next one mends.
+    """
+    for _ in range(MAX_REPAIRS):
+        if area.is_valid:
+            break
+        area = shapely.make_valid(area, method="structure", keep_collapsed=False)
     return area
 
 

@@ -1,0 +1,188 @@
+"""A square of a slide at full resolution, with a mark for each nucleus that was found or missed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from karyon.io.slides import Slide, SlideFacts
+from karyon.tiles.grid import Grid, read_window
+
+FIELD_UM = 200.0
+MARK_UM = 3.0  # radius: inside most nuclei, so that their outline stays to be seen
+SCALE_BAR_UM = 50.0
+CAPTION_PX = 44
+TEXT_PX = 14
+LEGEND_MARK_PX = 6
+LINE_PX, EDGE_PX = 2, 1
+OVERSAMPLING = 8  # Pillow draws lines without antialiasing
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a kind of nucleus is drawn: by colour and by shape, for one in twelve men sees few colours.
+
+    Attributes:
+        colour: RGB; also the kind's colour in figures.
+        corners: Of the outline, a regular polygon with a corner on top; 0 for a circle.
+        reach: From the centre to a corner, in radii of the circle, so that shapes look equally large.
+        edge: RGB of a thin edge on both sides of the line, which lifts it off the tissue; None for none.
+        legend: What the kind is called below the picture.
+    """
+
+    colour: Colour
+    corners: int
+    reach: float
+    edge: Colour | None
+    legend: str
+
+
+# Far apart for all kinds of colour vision, and from the tissue's pink and purple.
+GREEN, YELLOW, BLUE = (0, 245, 160), (255, 200, 0), (0, 90, 255)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+MARKS = {
+    "nucleus": Mark(GREEN, 0, 1.0, None, "nuclei"),
+    "TP": Mark(GREEN, 0, 1.0, None, "matched (TP)"),
+    "FP": Mark(YELLOW, 4, 1.3, BLACK, "without annotation (FP)"),
+    "FN": Mark(BLUE, 3, 1.3, WHITE, "missed (FN)"),
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A square of a slide, in pixels of a grid.
+
+    Attributes:
+        grid: The grid, of about ``FIELD_UM / side`` microns per pixel.
+        left: Its first column.
+        top: Its first row.
+        side: Its width and height.
+    """
+
+    grid: Grid
+    left: int
+    top: int
+    side: int
+
+    def place(self, points: pd.DataFrame) -> np.ndarray:
+        """Pixel of each point, float64, ``(n, 2)``, x first.
+
+        Args:
+            points: Columns ``x`` and ``y``, level-0 pixels.
+        """
+        return self.grid.from_level0(points[["x", "y"]].to_numpy(np.float64)) - (self.left, self.top)
+
+    def holds(self, points: pd.DataFrame) -> np.ndarray:
+        """Whether each point lies on one of the field's pixels, bool, ``(n,)``."""
+        pixel = self.place(points)
+        return np.asarray(((pixel >= -0.5) & (pixel < self.side - 0.5)).all(axis=1))
+
+
+def field_grid(facts: SlideFacts, side: int) -> Grid:
+    """The grid on which ``FIELD_UM`` measures about ``side`` pixels; a level's own pixels are kept."""
+    return Grid.of_slide(facts, FIELD_UM / side)
+
+
+def draw_field(slide: Slide, field: Field, points: pd.DataFrame, title: str) -> Image.Image:
+    """The field's pixels with marks and a scale bar, and below them the title and the legend with counts.
+
+    Args:
+        slide: The open slide.
+        field: What to draw.
+        points: ``x`` and ``y`` in level-0 pixels and ``kind``, a key of ``MARKS``. Those outside are left out
+            of the counts, and drawn as far as their mark reaches into the field.
+        title: First line of the caption.
+
+    Returns:
+        RGB, ``side`` wide and ``side + CAPTION_PX`` high.
+    """
+    side = field.side
+    pixels = read_window(slide, field.grid, field.left, field.top, side, side)
+    pixel_um = slide.facts.mpp * field.grid.scale
+    picture = Image.fromarray(pixels)
+    draw_marks(picture, field.place(points), points["kind"].to_numpy(), MARK_UM / pixel_um)
+    _scale_bar(picture, pixel_um)
+    captioned = with_caption(picture, side, title)
+    _legend(captioned, side + 24, points["kind"][field.holds(points)])
+    return captioned
+
+
+def draw_marks(picture: Image.Image, pixel: np.ndarray, kind: np.ndarray, radius: float) -> None:
+    """Draw each kind's outline about its pixels, errors last so that they lie above.
+
+    Args:
+        picture: RGB; drawn on.
+        pixel: Centres, float64, ``(n, 2)``, x first; rounded to whole pixels.
+        kind: Key of ``MARKS`` of each, ``(n,)``.
+        radius: In pixels.
+    """
+    for name, mark in MARKS.items():
+        stamp = _stamp(mark, radius)
+        corner = np.rint(pixel[kind == name]).astype(np.int64) - stamp.width // 2
+        for x, y in corner[((corner > -stamp.width) & (corner < picture.size)).all(axis=1)]:
+            picture.paste(stamp, (int(x), int(y)), stamp)
+
+
+def _stamp(mark: Mark, radius: float) -> Image.Image:
+    """The mark on nothing: RGBA, square, its centre in the middle of the middle pixel."""
+    half = math.ceil(radius * mark.reach + LINE_PX / 2 + EDGE_PX + 1)
+    side = (2 * half + 1) * OVERSAMPLING
+    stamp = Image.new("RGBA", (side, side), (*mark.colour, 0))
+    draw = ImageDraw.Draw(stamp)
+    steps = mark.corners or 90
+    turn = np.linspace(0, 2 * np.pi, steps + 1)
+    reach = radius * mark.reach * OVERSAMPLING
+    outline = np.stack([side / 2 + reach * np.sin(turn), side / 2 - reach * np.cos(turn)], axis=1)
+    path = [(float(x), float(y)) for x, y in [*outline, outline[1]]]
+    if mark.edge is not None:
+        draw.line(path, (*mark.edge, 255), (LINE_PX + 2 * EDGE_PX) * OVERSAMPLING, joint="curve")
+    draw.line(path, (*mark.colour, 255), LINE_PX * OVERSAMPLING, joint="curve")
+    return stamp.resize((2 * half + 1, 2 * half + 1), Image.Resampling.BOX)
+
+
+def with_caption(picture: Image.Image, height: int, text: str) -> Image.Image:
+    """The picture on white, ``height`` high and at least as wide as the text in the ``CAPTION_PX`` below."""
+    width = max(picture.width, 12 + round(_font().getlength(text)))
+    canvas = Image.new("RGB", (width, height + CAPTION_PX), "white")
+    canvas.paste(picture, (0, 0))
+    _write(ImageDraw.Draw(canvas), 6, height + 3, text)
+    return canvas
+
+
+def _legend(picture: Image.Image, top: float, kind: pd.Series) -> None:
+    """A mark and a count for each kind that occurs, in a line from ``top`` on."""
+    draw = ImageDraw.Draw(picture)
+    left = 6.0
+    for name in MARKS:
+        count = int((kind == name).sum())
+        if not count:
+            continue
+        draw_marks(picture, np.array([[left + 8, top + 9]]), np.array([name]), LEGEND_MARK_PX)
+        text = f"{count:,} {MARKS[name].legend}"
+        _write(draw, left + 21, top, text)
+        left += 21 + _font().getlength(text) + 18
+
+
+def _scale_bar(picture: Image.Image, pixel_um: float) -> None:
+    draw = ImageDraw.Draw(picture)
+    length, (right, bottom) = SCALE_BAR_UM / pixel_um, (picture.width - 12, picture.height - 11)
+    draw.rectangle((right - length - 8, bottom - 27, right + 8, bottom + 6), fill="white")
+    draw.rectangle((right - length, bottom - 5, right, bottom), fill="black")
+    _write(draw, right - length / 2, bottom - 25, f"{SCALE_BAR_UM:g} µm", anchor="ma")
+
+
+def _write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, anchor: str = "la") -> None:
+    draw.text((x, y), text, fill="black", font=_font(), anchor=anchor)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """The figures' font: Pillow's own has no Greek letter for microns."""
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), TEXT_PX)
