@@ -8,9 +8,28 @@ import torch
 from torch import nn
 
 from karyon.errors import KaryonError
+from karyon.io.schemas import did_you_mean
+from karyon.models.fcn8s import FCN8s
+from karyon.models.fcrn import FCRNA, FCRNB
+from karyon.models.frcn import FRCN
+from karyon.models.gcn import GCN
+from karyon.models.micronet import MicroNet
+from karyon.models.network import Network
+from karyon.models.segnet import SegNet
 from karyon.models.unet import UNet
+from karyon.models.vgg_unet import VGGUNet
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "fcn8s": FCN8s,
+    "fcrn_a": FCRNA,
+    "fcrn_b": FCRNB,
+    "frcn": FRCN,
+    "gcn": GCN,
+    "micronet": MicroNet,
+    "segnet": SegNet,
+    "unet": UNet,
+    "vgg_unet": VGGUNet,
+}
 
 
 def build(architecture: str, **arguments: int) -> nn.Module:
@@ -24,8 +43,27 @@ def build(architecture: str, **arguments: int) -> nn.Module:
         KaryonError: No such architecture.
     """
     if architecture not in ARCHITECTURES:
-        raise KaryonError(f"unknown architecture '{architecture}'; known: {', '.join(sorted(ARCHITECTURES))}")
+        raise KaryonError(
+            f"unknown architecture '{architecture}'; known: {', '.join(sorted(ARCHITECTURES))}"
+            f"{did_you_mean(architecture, ARCHITECTURES)}"
+        )
     return ARCHITECTURES[architecture](**arguments)
+
+
+def blocks(network: nn.Module) -> list[nn.Module]:
+    """A network in pieces from input to output; fine-tuning freezes the first of them.
+
+    Every parameter is in exactly one piece. MicroNet's are the ten blocks of its paper.
+
+    Raises:
+        TypeError: The network is none of ``ARCHITECTURES``.
+    """
+    if isinstance(network, Network):
+        return network.blocks()
+    if isinstance(network, UNet):
+        up = [nn.ModuleList(pair) for pair in zip(network.up, network.merge, strict=True)]
+        return [*network.down, *reversed(up), network.head]
+    raise TypeError(f"{type(network).__name__} has no numbered blocks")
 
 
 def channels_last(network: nn.Module) -> nn.Module:
