@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from karyon.io.annotations.instances import instance_points, read_instances
+from karyon.io.annotations import instance_points, read_label_map
 from karyon.io.slides import open_slide
 from karyon.stain.concentrations import concentrations
 from karyon.stain.sample import separate_slide
@@ -57,11 +57,12 @@ def load_image(row: pd.Series, mpp: float) -> TrainingImage:
         rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
         native_mpp = slide.facts.mpp
     stains = concentrations(rgb, fit.stain_matrix, fit.i0) / fit.p99.astype(np.float32)
-    instances = read_instances(row["annotations"], row["annotation_format"])
+    size = slide.facts.width, slide.facts.height
+    instances = read_label_map(row["annotations"], row["annotation_format"], size)
     return TrainingImage(
         image_id=row["slide_id"],
         stains=torch.from_numpy(np.ascontiguousarray(stains.transpose(2, 0, 1))),
-        target=torch.from_numpy(shrunken_mask(instances, grid).astype(np.float32)),
+        target=torch.from_numpy(shrunken_mask(instances, grid, native_mpp)),
         grid=grid,
         mpp=native_mpp,
         truth=instance_points(instances),
