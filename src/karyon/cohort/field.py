@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from karyon.evaluation.export import KINDS
 from karyon.io.slides import Slide, SlideFacts
 from karyon.tiles.grid import Grid, read_window
 
@@ -46,7 +47,7 @@ class Mark:
 
 
 # Far apart for all kinds of colour vision, and from the tissue's pink and purple.
-GREEN, YELLOW, BLUE = (0, 245, 160), (255, 200, 0), (0, 90, 255)
+GREEN, YELLOW, BLUE = (KINDS[kind][1] for kind in ("TP", "FP", "FN"))
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 MARKS = {
     "nucleus": Mark(GREEN, 0, 1.0, None, "nuclei"),

@@ -12,9 +12,9 @@ from karyon.nuclei.export import Detection, write_detections
 
 # Name and colour of each kind; told apart with any colour vision, and as in the report's pictures.
 KINDS = {
-    "TP": ("True positive", (0, 158, 115)),
-    "FP": ("False positive", (230, 110, 0)),
-    "FN": ("False negative", (30, 110, 255)),
+    "TP": ("True positive", (0, 245, 160)),
+    "FP": ("False positive", (255, 200, 0)),
+    "FN": ("False negative", (0, 90, 255)),
 }
 
 
