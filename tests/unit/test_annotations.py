@@ -165,7 +165,17 @@ def test_a_png_that_promises_too_many_pixels_is_refused_unread(side: int, tmp_pa
         read_points(path, "instance_png", None)
 
 
-@pytest.mark.parametrize("annotation_format", ["instance_tiff", "instance_npy", "instance_mat"])
+def test_a_tiff_of_several_images_is_refused_and_a_pyramid_is_read(tmp_path: Path) -> None:
+    path = write_map(tmp_path / "stack", "instance_tiff", np.zeros((4, 5, 6), np.uint8))
+    with pytest.raises(SlideError, match="stack: several images of one size; expected one instance map"):
+        read_points(path, "instance_tiff", None)
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as writer:
+        writer.write(MAP, photometric="minisblack")
+        writer.write(MAP[::2, ::2], photometric="minisblack", subfiletype=1)
+    np.testing.assert_array_equal(read_instances(tmp_path / "pyramid.tif", "instance_tiff"), MAP)
+
+
+@pytest.mark.parametrize("annotation_format", ["instance_npy", "instance_mat"])
 def test_a_map_of_three_dimensions_is_refused(annotation_format: str, tmp_path: Path) -> None:
     path = write_map(tmp_path / "stack", annotation_format, np.zeros((4, 5, 6), np.uint8))
     with pytest.raises(

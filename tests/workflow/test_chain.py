@@ -59,7 +59,15 @@ def test_metadata_name_the_model_and_the_mpp(finished: Workflow) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["slides.parquet", "scores.parquet", "nuclei/*.parquet", "matches/*.parquet"]
+    "table",
+    [
+        "slides.parquet",
+        "scores.parquet",
+        "curves.parquet",
+        "nuclei/*.parquet",
+        "matches/*.parquet",
+        "curves/*.parquet",
+    ],
 )
 def test_every_column_is_documented(finished: Workflow, table: str) -> None:
     documented = (REPOSITORY / "docs" / "outputs.md").read_text()

@@ -44,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
     if not known.empty:
         radii, model = known["radius_um"].unique().tolist(), known["model"].iloc[0]
         scores = score_table(slides, radii, args.cohort, model)
+        if scores.empty:
+            print("None of these slides is annotated.")
+            return 0
         chosen = scores[scores["grouping"].isin(["all", args.by])]
         print(_readable(chosen).to_string(index=False))
         print(f"Model {model}. In brackets: 95 % intervals, bootstrapped over patients.")

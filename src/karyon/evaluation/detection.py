@@ -155,7 +155,7 @@ def _columns(side: Side, which: np.ndarray, at: np.ndarray, rows: np.ndarray) ->
             "x": x,
             "y": y,
             "id": pd.array(np.asarray(side.ids, np.int64)[which], dtype="Int64"),
-            "class": np.asarray(side.class_name, object)[which],
+            "class": pd.Series(np.asarray(side.class_name, object)[which], dtype=str, index=at),
         },
         index=at,
     )

@@ -100,7 +100,7 @@ def _write(
     """Write match table and curve; returns the average precision and the files."""
     files, nuclei = task.files, sides.nuclei.iloc[counted.predicted]
     found, truth = sides.found[counted.predicted], sides.truth.points[counted.truth]
-    classes = nuclei["class_name"].fillna("").astype(str).to_numpy()
+    classes = nuclei["class_name"].astype("string").fillna("").to_numpy(object)
     true_classes = np.array([name or "" for name in sides.truth.class_name], object)[counted.truth]
     table = match_table(
         Side(found, nuclei["nucleus_id"].to_numpy(), classes),

@@ -18,7 +18,7 @@ def check_readable(path: Path) -> None:
             empty = not stream.read(1)
     except OSError as error:
         raise SlideError(
-            f"{path}: the annotation file cannot be read ({error.strerror}); check its path in the sheet."
+            f"{path}: the annotation file cannot be read ({error.strerror}); check its path."
         ) from error
     if empty:
         raise SlideError(f"{path}: the annotation file is empty (0 bytes); copy it again.")

@@ -88,15 +88,26 @@ def _read_png(path: Path) -> np.ndarray:
 def _read_tiff(path: Path) -> np.ndarray:
     try:
         with tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
-            _check_map(path, series.shape, series.dtype)
-            array = series.asarray()
+            # Page by page, for the chain of a damaged file's pages may never end.
+            page = tiff.pages[0]
+            _check_map(path, page.shape, page.dtype)
+            if _has_page(tiff, 1) and tiff.pages[1].shape == page.shape:
+                raise SlideError(f"{path}: several images of one size; expected one instance map.")
+            array = page.asarray()
     except SlideError:
         raise
     except Exception as error:  # tifffile and its codecs raise errors of many kinds on a damaged file
         raise SlideError(f"{path}: not a TIFF that can be decoded ({error}); write it again.") from error
     _check_map(path, array.shape, array.dtype)  # damaged tags may promise another shape
     return array
+
+
+def _has_page(tiff: tifffile.TiffFile, number: int) -> bool:
+    try:
+        tiff.pages[number]
+    except IndexError:
+        return False
+    return True
 
 
 def _read_npy(path: Path) -> np.ndarray:

@@ -190,7 +190,10 @@ def _feature_shapes(feature: Any, where: str) -> list[Point | BaseGeometry]:
         if kind == "Polygon":
             return [_polygon(coordinates, where)]
         if kind == "MultiPolygon" and coordinates:
-            return [shapely.union_all([_polygon(rings, where) for rings in coordinates])]
+            area = shapely.union_all([_polygon(rings, where) for rings in coordinates])
+            if not area.area > 0:
+                raise SlideError(f"{where}: the outline encloses no area; draw it again or remove it.")
+            return [area]
     except (AttributeError, TypeError, ValueError, LookupError, OverflowError) as error:
         raise SlideError(f"{where}: its geometry is malformed ({error!r}); export it again.") from error
     raise SlideError(f"{where}: geometry {kind!r}; expected Point, MultiPoint, Polygon or MultiPolygon.")

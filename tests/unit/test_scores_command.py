@@ -1,0 +1,182 @@
+"""`karyon scores` on a cohort's folder that the test writes, its figures worked by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from karyon.cli.main import main
+from karyon.cohort.layout import SlideFiles
+from karyon.cohort.scores import score_table
+
+COUNTS = ("tp", "fp", "fn", "distance_sum", "distance_square_sum")
+# Organ, split, patient; counts at 4 um and at 2 um; curve: threshold, tp, fp, fn.
+SLIDES = {
+    "a": ("lung", "test", "p1", (8, 2, 0, 8.0, 10.0), (4, 6, 4, 2.0, 1.0), [(0.9, 5, 0, 3), (0.4, 8, 2, 0)]),
+    "b": ("liver", "test", "p2", (1, 0, 3, 4.0, 16.0), (0, 1, 4, 0.0, 0.0), [(0.5, 1, 0, 3)]),
+}
+HEADER = (
+    "group radius_um slides patients annotated tp fp fn precision recall f1 mean_slide_f1 AP "
+    "distance_mean_um distance_sd_um"
+)
+
+Command = Callable[..., list[str]]
+
+
+def slide_row(slide_id: str) -> dict[str, object]:
+    organ, split, patient, at_4, at_2, _ = SLIDES[slide_id]
+    return {
+        "slide_id": slide_id,
+        "organ": organ,
+        "stain": "HE",
+        "patient": patient,
+        "split": split,
+        "label_quality": "",
+        "status": "done",
+        "failed_stage": "",
+        "error": "",
+        "nuclei": 1000 * at_4[0],
+        "annotated": at_4[0] + at_4[2],
+        **{f"{name}_4um": value for name, value in zip(COUNTS, at_4, strict=True)},
+        **{f"{name}_2um": value for name, value in zip(COUNTS, at_2, strict=True)},
+    }
+
+
+PLAIN = {
+    "organ": "lung",
+    "stain": "HE",
+    "patient": "p1",
+    "split": "train",
+    "label_quality": "",
+    "failed_stage": "",
+    "error": "",
+}
+
+
+def write_cohort(folder: Path, slides: pd.DataFrame, radii_um: list[float]) -> Path:
+    """``results/<cohort>`` as a run leaves it."""
+    folder.mkdir()
+    for slide_id, (*_, curve) in SLIDES.items():
+        path = SlideFiles(folder, slide_id).curve
+        path.parent.mkdir(exist_ok=True)
+        pd.DataFrame(curve, columns=["threshold", "tp", "fp", "fn"]).to_parquet(path)
+    slides.to_parquet(folder / "slides.parquet", index=False)
+    score_table(slides, radii_um, folder, "a_model").to_parquet(folder / "scores.parquet", index=False)
+    return folder
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Two annotated slides of two patients, one plain slide of another split, and one that failed."""
+    plain = {**PLAIN, "slide_id": "c", "status": "done", "nuclei": 500}
+    failed = {
+        **PLAIN,
+        "slide_id": "d",
+        "status": "failed",
+        "failed_stage": "tissue",
+        "error": "d.svs: truncated; copy it again",
+    }
+    rows = [*map(slide_row, SLIDES), plain, failed]
+    return write_cohort(tmp_path / "cohort", pd.DataFrame(rows), [4.0, 2.0])
+
+
+@pytest.fixture
+def scores(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command; gives what it printed, by line."""
+
+    def command(*words: object) -> list[str]:
+        assert main(["scores", *map(str, words)]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out.splitlines()
+
+    return command
+
+
+def squeezed(line: str) -> str:
+    return re.sub(r" +", " ", line).strip()
+
+
+def test_counts_of_the_cohort_and_slides_that_failed_come_first(cohort: Path, scores: Command) -> None:
+    printed = scores(cohort)
+    assert printed[:2] == [
+        "4 slides, 1 failed, 9,500 nuclei",
+        "  d: tissue: d.svs: truncated; copy it again",
+    ]
+    assert printed[-1] == "Model a_model. In brackets: 95 % intervals, bootstrapped over patients."
+
+
+def test_figures_have_their_intervals_and_the_first_radius_its_average_precision(
+    cohort: Path, scores: Command
+) -> None:
+    header, at_4, at_2 = scores(cohort)[2:5]
+    assert squeezed(header) == HEADER
+    # Of two patients the interval runs from the one slide's figure to the other's.
+    # Curve: 5 right of 5, 6 of 6, 9 of 11, of 12 annotated; distances 12 / 9, squares 26 / 9.
+    assert squeezed(at_4) == (
+        "all 4.0 2 2 12 9 2 3 "
+        "0.8182 (0.800-1.000) 0.7500 (0.250-1.000) 0.7826 (0.400-0.889) 0.6444 (0.400-0.889) "
+        "0.7045 1.3333 1.0541"
+    )
+    # 4 right of 11 found, of 12 annotated; the curves are of 4 um, so there is no average precision.
+    assert squeezed(at_2) == (
+        "all 2.0 2 2 12 4 7 8 "
+        "0.3636 (0.000-0.400) 0.3333 (0.000-0.500) 0.3478 (0.000-0.444) 0.2222 (0.000-0.444) "
+        "nan 0.5000 0.0000"
+    )
+
+
+def test_groups_follow_where_they_are_asked_for(cohort: Path, scores: Command) -> None:
+    rows = [squeezed(line) for line in scores(cohort, "--by", "organ")[3:-1]]
+    assert [row.split()[:2] for row in rows] == [
+        ["all", "4.0"],
+        ["all", "2.0"],
+        ["liver", "4.0"],
+        ["liver", "2.0"],
+        ["lung", "4.0"],
+        ["lung", "2.0"],
+    ]
+    # One patient has no interval. Average precision: 5 of 8 at precision 1, 3 of 8 at 8 of 10.
+    assert rows[4] == (
+        "lung 4.0 1 1 8 8 2 0 "
+        "0.8000 (nan-nan) 1.0000 (nan-nan) 0.8889 (nan-nan) 0.8889 (nan-nan) 0.9250 1.0000 0.5000"
+    )
+
+
+def test_a_split_is_scored_alone(cohort: Path, scores: Command) -> None:
+    printed = scores(cohort, "--split", "test")
+    assert printed[0] == "2 slides, 0 failed, 9,000 nuclei"
+    assert squeezed(printed[2]).startswith("all 4.0 2 2 12 9 2 3 0.8182 (0.800-1.000)")
+    both = scores(cohort, "--split", "test", "train")
+    assert both[0] == "4 slides, 1 failed, 9,500 nuclei"
+
+
+def test_a_split_without_annotated_slides_has_counts_and_no_scores(cohort: Path, scores: Command) -> None:
+    assert scores(cohort, "--split", "train") == [
+        "2 slides, 1 failed, 500 nuclei",
+        "  d: tissue: d.svs: truncated; copy it again",
+        "None of these slides is annotated.",
+    ]
+
+
+def test_a_cohort_without_annotations_has_counts_and_no_scores(tmp_path: Path, scores: Command) -> None:
+    slides = pd.DataFrame([{**PLAIN, "slide_id": "c", "status": "done", "nuclei": 12345}])
+    cohort = write_cohort(tmp_path / "cohort", slides, [4.0])
+    assert scores(cohort) == ["1 slides, 0 failed, 12,345 nuclei"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cohort", "--by", "colour"], "--by is colour; expected one of organ, stain, split, label_quality"),
+        (["elsewhere"], "elsewhere/slides.parquet: not there; run the workflow for this cohort first"),
+    ],
+    ids=["by", "folder"],
+)
+def test_what_cannot_be_printed_is_refused_with_what_can(
+    words: list[str], message: str, cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scores", str(cohort.parent / words[0]), *words[1:]]) == 1
+    assert message in capsys.readouterr().err
