@@ -119,7 +119,8 @@ def run_shard(
         blanks: Process slides without tissue as well, instead of passing them over.
 
     Raises:
-        SystemExit: A slide failed in a way that may pass, and attempts remain; or the disk is full.
+        SystemExit: A slide failed in a way that may pass, and attempts remain; or the model or the
+            configuration is at fault, or the disk full. Its message is for the user.
     """
     _log_to(log)
     cohort = Path(manifest).parents[2]
@@ -158,8 +159,8 @@ def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage
     except SlideError as error:
         logger.warning("%s %s: %s", stage, task.row.slide_id, error)
         return _row(task, FAILED, str(error), time.perf_counter() - start)
-    except KaryonError:
-        raise  # the model or the configuration: every slide would fail alike
+    except KaryonError as error:  # the model or the configuration: every slide would fail alike
+        sys.exit(f"{stage}: {error}")
     except Exception as error:
         logger.exception("%s %s", stage, task.row.slide_id)
         message = f"{type(error).__name__}: {error}"

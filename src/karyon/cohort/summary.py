@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pandas as pd
 
 from karyon.cohort.scores import curve_table, score_table
 from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED, explain_full_disk
-from karyon.errors import KaryonError
 from karyon.io.atomic import atomic_path
 
 STAGES = ("tissue", "stain", "infer", "stitch", "nuclei", "evaluate")
@@ -84,7 +84,7 @@ def check_failures(slides: str, max_failed_fraction: float, verdict: str) -> Non
         verdict: Text file that says how it went.
 
     Raises:
-        KaryonError: More slides failed.
+        SystemExit: More slides failed; its message is for the user.
     """
     table = pd.read_parquet(slides)
     failed = table[table["status"].isin([FAILED, SKIPPED])]
@@ -92,7 +92,7 @@ def check_failures(slides: str, max_failed_fraction: float, verdict: str) -> Non
     summary = f"{len(failed)} of {len(table)} slides failed"
     if len(failed) / len(table) > max_failed_fraction:  # a product would miss 29 of 100 at 0.29
         listed = "\n  ".join(lines[:20])
-        raise KaryonError(
+        sys.exit(
             f"{summary}, more than max_failed_fraction {max_failed_fraction:g} allows:\n  {listed}\n"
             f"All others are done. See {slides}; mend the slides and start again, only they are redone. "
             "Where a file itself need not change (rights, a server that was away), add --forcerun tissue."
