@@ -1,151 +1,139 @@
-"""Crops: image and mask move together, and by how much."""
+"""Stain of crops: each amount bounds what it says, and nothing else changes."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from karyon.training.augmentation import Augmentation, draw_crop, vary_stain
+from karyon.stain.inputs import MEDIAN_STAIN
+from karyon.training.augmentation import Augmentation, vary_colour, vary_stain
 
-STILL = Augmentation(scale=(1.0, 1.0), elastic_px=0.0, gain=1.0, leak=0.0, blur_px=0.0, noise=0.0)
+NOTHING = {"scale": (1.0, 1.0), "elastic_px": 0.0, "gain": 1.0, "leak": 0.0, "blur_px": 0.0, "noise": 0.0}
+
+
+def only(**amounts: float) -> Augmentation:
+    return Augmentation(**{**NOTHING, **amounts})
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def blobs(height: int = 90, width: int = 70) -> torch.Tensor:
-    noise = ndimage.gaussian_filter(np.random.default_rng(2).random((height, width)), 3)
-    return torch.from_numpy(noise > np.quantile(noise, 0.6)).float()
+def flat(first: float, second: float, count: int = 300) -> torch.Tensor:
+    """Crops of two even stains, ``(count, 2, 6, 6)``."""
+    return torch.tensor([first, second])[:, None, None].expand(count, 2, 6, 6).clone()
 
 
-def source_coordinates(settings: Augmentation, seed: int, side: int = 16) -> torch.Tensor:
-    """Where on the image each pixel of a crop comes from, ``(2, side, side)``: y and x.
-
-    The image is its own map: channel 0 is y, channel 1 is x.
-    """
-    size = 800
-    axis = torch.arange(size, dtype=torch.float32)
-    image = torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
-    crop, _ = draw_crop(image, torch.zeros(size, size), side, settings, seeded(seed))
-    return crop
+@pytest.mark.parametrize("channels", [1, 2])
+def test_amounts_of_nothing_leave_the_stains_as_they_are(channels: int) -> None:
+    stains = torch.rand(3, 2, 20, 20, generator=seeded(0))
+    varied = vary_stain(stains, channels, only(), seeded(1))
+    torch.testing.assert_close(varied, stains[:, :channels], rtol=0, atol=1e-6)
 
 
-def inner_coordinates(settings: Augmentation, count: int) -> list[torch.Tensor]:
-    """Crops that do not touch the border."""
-    crops = (source_coordinates(settings, seed) for seed in range(4 * count))
-    return [crop for crop in crops if crop.min() > 40 and crop.max() < 759][:count]
+def test_the_first_stain_varies_alike_alone_and_beside_the_other() -> None:
+    stains = torch.rand(4, 2, 20, 20, generator=seeded(0))
+    amounts = only(gain=1.5, leak=0.2, blur_px=0.8)
+    alone, both = (vary_stain(stains, channels, amounts, seeded(1)) for channels in (1, 2))
+    torch.testing.assert_close(alone[:, 0], both[:, 0])
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_image_and_mask_stay_together(seed: int) -> None:
-    mask = blobs()
-    crop, target = draw_crop(torch.stack([mask, mask]), mask, 48, Augmentation(elastic_px=3.0), seeded(seed))
-    assert crop.shape == (2, 48, 48)
-    assert target.shape == (1, 48, 48)
-    for channel in crop:
-        assert torch.equal((channel > 0.5).float(), target[0])
-    assert 0 < float(target.mean()) < 1
+def test_gain_stays_within_its_factor_and_is_drawn_for_each_crop_and_stain() -> None:
+    strengths = vary_stain(flat(1.0, 2.0), 2, only(gain=1.5), seeded(2))[:, :, 3, 3].numpy() / [1.0, 2.0]
+    assert 1 / 1.5 - 1e-6 <= strengths.min() < 0.69
+    assert 1.45 < strengths.max() <= 1.5 + 1e-6
+    assert np.log(strengths).mean() == pytest.approx(0, abs=0.03)
+    # The logarithm is uniform: its standard deviation is log(1.5) / sqrt(3).
+    assert np.log(strengths).std() == pytest.approx(math.log(1.5) / math.sqrt(3), rel=0.05)
+    assert abs(np.corrcoef(strengths.T)[0, 1]) < 0.2
 
 
-def test_same_seed_gives_the_same_crop_and_another_seed_another() -> None:
-    mask = blobs()
-    one, again, other = (
-        draw_crop(mask[None], mask, 32, Augmentation(), seeded(seed))[0] for seed in (4, 4, 5)
+def test_leak_adds_a_share_of_the_other_stain_and_never_goes_below_zero() -> None:
+    amounts = only(leak=0.2)
+    nothing_of_its_own = vary_stain(flat(0.0, 3.0), 1, amounts, seeded(3))[:, 0, 3, 3]
+    assert float(nothing_of_its_own.min()) == 0.0
+    assert 0.57 < float(nothing_of_its_own.max()) <= 0.6 + 1e-6
+    first, second = vary_stain(flat(1.0, 3.0), 2, amounts, seeded(3))[:, :, 3, 3].T
+    assert (float(first.min()), float(first.max())) == (
+        pytest.approx(0.4, abs=0.03),
+        pytest.approx(1.6, abs=0.03),
     )
+    assert (float(second.min()), float(second.max())) == (
+        pytest.approx(2.8, abs=0.01),
+        pytest.approx(3.2, abs=0.01),
+    )
+
+
+@pytest.mark.parametrize("blur_px", [0.5, 0.8, 1.7])
+def test_blur_is_gaussian_and_at_most_as_wide_as_said(blur_px: float) -> None:
+    image = np.random.default_rng(0).random((24, 24)).astype(np.float32)
+    stains = torch.from_numpy(image).expand(40, 2, 24, 24)
+    radius = math.ceil(2.5 * blur_px)
+    widest = ndimage.gaussian_filter(image, blur_px, radius=radius, mode="mirror")
+    varied = vary_stain(stains, 1, only(blur_px=blur_px), seeded(4))[:, 0].numpy()
+    deviations = varied.std(axis=(1, 2))
+    assert deviations.min() >= widest.std() - 1e-4
+    assert deviations.max() <= image.std() + 1e-4
+    # Which width each crop was given is found by trial; every crop is the Gaussian of some width.
+    widths = np.linspace(0.02, blur_px, 400)
+    trials = np.stack(
+        [ndimage.gaussian_filter(image, width, radius=radius, mode="mirror") for width in widths]
+    )
+    differences = np.abs(trials[None] - varied[:, None]).max(axis=(2, 3))
+    assert differences.min(axis=1).max() < 5e-3
+    assert np.ptp(widths[differences.argmin(axis=1)]) > 0.5 * blur_px
+
+
+def test_noise_is_at_most_of_its_standard_deviation_and_differs_between_stains() -> None:
+    varied = vary_stain(torch.ones(100, 2, 32, 32), 2, only(noise=0.1), seeded(5)) - 1
+    deviations = varied.std(dim=(2, 3)).numpy()
+    assert 0.09 < deviations.max() < 0.106
+    assert deviations.min() < 0.01
+    # One level for a crop, with grains of their own.
+    np.testing.assert_allclose(deviations[:, 0], deviations[:, 1], rtol=0.12)
+    assert abs(np.corrcoef(varied[:, 0].flatten(), varied[:, 1].flatten())[0, 1]) < 0.02
+
+
+def test_the_same_generator_gives_the_same_stain_and_another_seed_another() -> None:
+    stains = torch.rand(2, 2, 16, 16, generator=seeded(0))
+    one, again, other = (vary_stain(stains, 2, Augmentation(), seeded(seed)) for seed in (4, 4, 5))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_crop_is_a_rotation_at_the_drawn_scale(scale: float) -> None:
-    settings = Augmentation(scale=(scale, scale), elastic_px=0.0)
-    determinants = []
-    for crop in inner_coordinates(settings, 12):
-        down, across = crop[:, 1:, :-1] - crop[:, :-1, :-1], crop[:, :-1, 1:] - crop[:, :-1, :-1]
-        for step in (down, across):
-            np.testing.assert_allclose(step.norm(dim=0), 1 / scale, atol=2e-3)
-        np.testing.assert_allclose((down * across).sum(dim=0), 0, atol=4e-3)
-        determinants.append(float((down[0] * across[1] - down[1] * across[0]).mean()) * scale**2)
-    # Reflected and not, each of area 1.
-    assert {round(value, 1) for value in determinants} == {-1.0, 1.0}
+def light_missing(first: float, second: float) -> torch.Tensor:
+    """Colour of two concentrations in units of the median's percentiles, ``(3,)``."""
+    strengths = np.array([first, second]) * MEDIAN_STAIN.p99
+    return torch.from_numpy(1 - np.exp(-np.array(MEDIAN_STAIN.stain_matrix) @ strengths)).float()
 
 
-def test_scales_and_angles_cover_their_range() -> None:
-    settings = Augmentation(scale=(0.5, 2.0), elastic_px=0.0)
-    steps = [crop[:, 0, 1] - crop[:, 0, 0] for crop in inner_coordinates(settings, 60)]
-    sizes = [1 / float(step.norm()) for step in steps]
-    assert min(sizes) == pytest.approx(0.5, abs=0.1)
-    assert max(sizes) == pytest.approx(2.0, abs=0.2)
-    assert np.median(sizes) == pytest.approx(1.0, abs=0.25)
-    quadrants = {(bool(step[0] > 0), bool(step[1] > 0)) for step in steps}
-    assert len(quadrants) == 4
+def test_amounts_of_nothing_leave_colours_as_they_are() -> None:
+    missing = torch.randint(0, 255, (4, 3, 20, 20), generator=seeded(0)) / 255
+    torch.testing.assert_close(vary_colour(missing, only(), seeded(1)), missing, rtol=0, atol=2e-6)
 
 
-def test_elastic_bend_moves_pixels_by_its_standard_deviation() -> None:
-    # Of two crops with one seed the bend is the only difference.
-    bends = [
-        source_coordinates(Augmentation(scale=(1.0, 1.0), elastic_px=3.0), seed)
-        - source_coordinates(STILL, seed)
-        for seed in range(80)
-    ]
-    inner = [bend for bend in bends if bend.abs().max() < 30]
-    corners = torch.stack([bend[:, 0, 0] for bend in inner])
-    assert float(corners.std()) == pytest.approx(3.0, rel=0.2)
+def test_glass_stays_glass() -> None:
+    varied = vary_colour(torch.zeros(20, 3, 8, 8), only(gain=1.5, leak=0.3, blur_px=0.8), seeded(1))
+    torch.testing.assert_close(varied, torch.zeros_like(varied), rtol=0, atol=1e-6)
 
 
-def test_outside_of_the_image_is_glass() -> None:
-    image = torch.ones(1, 40, 30)
-    crop, target = draw_crop(image, image[0], 160, STILL, seeded(1))
-    assert set(crop.unique().tolist()) >= {0.0, 1.0}
-    # Turned and shifted, all of the image or, where it reaches over the crop, less.
-    assert 0 < float(crop.sum()) <= 40 * 30 * 1.05
-    assert torch.equal(target, (crop > 0.5).float())
+def test_colours_of_the_median_stains_vary_as_its_concentrations_do() -> None:
+    missing = light_missing(0.8, 0.5)[:, None, None].expand(50, 3, 6, 6)
+    amounts = only(gain=1.5, leak=0.2)
+    stains = vary_stain(flat(0.8, 0.5, 50), 2, amounts, seeded(6))[:, :, 0, 0]
+    expected = torch.stack([light_missing(*pair) for pair in stains.tolist()])
+    torch.testing.assert_close(
+        vary_colour(missing, amounts, seeded(6))[:, :, 3, 3], expected, rtol=0, atol=1e-5
+    )
 
 
-def test_settings_of_nothing_leave_the_stain_as_it_is() -> None:
-    stains = torch.rand(3, 2, 20, 20, generator=seeded(0))
-    for column in (0, 1):
-        varied = vary_stain(stains, column, STILL, seeded(1))
-        torch.testing.assert_close(varied, stains[:, column : column + 1], rtol=0, atol=1e-6)
-
-
-def test_gain_stays_within_its_factor_and_differs_between_crops() -> None:
-    settings = Augmentation(gain=1.5, leak=0.0, blur_px=0.0, noise=0.0)
-    varied = vary_stain(torch.ones(200, 2, 6, 6), 0, settings, seeded(2))
-    strengths = varied[:, 0, 3, 3]
-    assert 1 / 1.5 <= float(strengths.min()) < 0.75
-    assert 1.35 < float(strengths.max()) <= 1.5 + 1e-6
-    assert float(strengths.log().mean()) == pytest.approx(0, abs=0.08)
-
-
-def test_leak_adds_a_share_of_the_other_stain_and_never_goes_below_zero() -> None:
-    stains = torch.zeros(200, 2, 6, 6)
-    stains[:, 1] = 1.0
-    settings = Augmentation(gain=1.0, leak=0.2, blur_px=0.0, noise=0.0)
-    varied = vary_stain(stains, 0, settings, seeded(3))[:, 0, 3, 3]
-    assert float(varied.min()) == 0.0
-    assert 0.18 < float(varied.max()) <= 0.2
-    on_top = vary_stain(stains + 1, 0, settings, seeded(3))[:, 0, 3, 3]
-    assert float(on_top.min()) == pytest.approx(1 - 0.2 * 2, abs=0.03)
-
-
-def test_blur_is_gaussian() -> None:
-    image = np.random.default_rng(0).random((24, 24)).astype(np.float32)
-    stains = torch.from_numpy(np.stack([image, image]))[None].repeat(6, 1, 1, 1)
-    settings = Augmentation(gain=1.0, leak=0.0, blur_px=0.8, noise=0.0)
-    uniform = torch.rand(4, 6, 1, 1, 1, generator=seeded(4))
-    for crop, share in zip(vary_stain(stains, 0, settings, seeded(4)), uniform[2].flatten(), strict=True):
-        sigma = max(0.8 * float(share), 0.05)
-        expected = ndimage.gaussian_filter(image, sigma, radius=2, mode="mirror")
-        np.testing.assert_allclose(crop[0], expected, atol=1e-5)
-
-
-def test_noise_is_at_most_of_its_standard_deviation() -> None:
-    settings = Augmentation(gain=1.0, leak=0.0, blur_px=0.0, noise=0.1)
-    varied = vary_stain(torch.ones(100, 2, 32, 32), 0, settings, seeded(5))
-    deviations = varied.std(dim=(1, 2, 3))
-    assert 0.09 < float(deviations.max()) < 0.106
-    assert float(deviations.min()) < 0.01
+def test_colours_stay_in_their_range_even_where_all_light_is_missing() -> None:
+    missing = torch.rand(30, 3, 8, 8, generator=seeded(0)).round()
+    varied = vary_colour(missing, Augmentation(gain=2.0, leak=0.5, noise=0.5), seeded(7))
+    assert bool(torch.isfinite(varied).all())
+    assert float(varied.min()) >= 0
+    assert float(varied.max()) <= 1

@@ -20,8 +20,10 @@ from karyon.models.card import (
     model_folder,
     read_card,
     save_model,
+    shipped_models,
 )
-from karyon.models.registry import build
+from karyon.models.folding import fold_batch_norm
+from karyon.models.registry import build, halo_and_stride
 
 CARD = ModelCard(
     name="tiny",
@@ -130,6 +132,43 @@ def test_unknown_field_is_named(folder: Path) -> None:
     edit_card(folder, decoding={"method": "components", "threshold": 0.3, "colour": "blue"})
     with pytest.raises(KaryonError, match=r"card\.yaml: not a model card.*colour"):
         read_card(folder)
+
+
+def test_output_of_a_regression_is_divided_by_its_peak_and_its_weights_are_not(tmp_path: Path) -> None:
+    network = build("unet", width=2, depth=2).eval()
+    image = torch.rand(1, 1, 8, 8)
+    save_model(tmp_path, network, replace(CARD, output="value", peak=5.0))
+    loaded, _ = load_model(tmp_path)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(image), network(image) / 5)
+        # Folding batch norm, as inference does, keeps the division.
+        torch.testing.assert_close(fold_batch_norm(loaded)(image), network(image) / 5)
+    assert torch.equal(loaded.state_dict()["head.weight"], network.state_dict()["head.weight"])
+
+
+def test_input_that_nothing_prepares_is_refused(folder: Path) -> None:
+    edit_card(folder, input="H")
+    with pytest.raises(
+        KaryonError, match=r"card\.yaml: input is 'H'; expected one of H-C, HE-C, CN-H&E, RGB"
+    ):
+        read_card(folder)
+    edit_card(folder, input="CN-H&E", target_stain=None)
+    with pytest.raises(KaryonError, match=r"card\.yaml: the input CN-H&E needs target_stain"):
+        read_card(folder)
+
+
+def test_what_a_map_depends_on_is_in_its_fingerprint() -> None:
+    for changes in ({"peak": 5.0}, {"input": "RGB"}, {"sha256": "0"}, {"mpp": 0.25}, {"output": "value"}):
+        assert replace(CARD, **changes).inference() != CARD.inference(), changes
+    assert replace(CARD, metrics={}, decoding=Decoding("peaks", 0.1)).inference() == CARD.inference()
+
+
+def test_shipped_models_load_with_the_sum_in_their_cards() -> None:
+    folders = shipped_models()
+    assert "switch_unet" in [folder.name for folder in folders]
+    for folder in folders:
+        network, card = load_model(folder)
+        assert (card.name, card.halo_px, card.stride) == (folder.name, *halo_and_stride(network))
 
 
 def test_missing_model_lists_those_there_are() -> None:

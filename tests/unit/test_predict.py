@@ -164,6 +164,13 @@ def test_input_layers_are_those_of_the_card() -> None:
     normalised = np.exp(-(expected * np.array([2.0, 1.0])) @ reference_matrix("IHC").T)
     prepared = input_layer(colour, FIT, "hematoxylin")(torch.from_numpy(rgb)).numpy()
     np.testing.assert_allclose(prepared[0].transpose(1, 2, 0), normalised, atol=1e-4)
+    both = ModelCard(**{**card.__dict__, "input": "HE-C"})
+    for stain, order in zip(FIT.columns, ([0, 1], [1, 0]), strict=True):
+        prepared = input_layer(both, FIT, stain)(torch.from_numpy(rgb)).numpy()
+        np.testing.assert_allclose(prepared[0].transpose(1, 2, 0), expected[..., order], atol=1e-4)
+    plain = ModelCard(**{**card.__dict__, "input": "RGB"})
+    prepared = input_layer(plain, FIT, "dab")(torch.from_numpy(rgb)).numpy()
+    np.testing.assert_allclose(prepared[0].transpose(1, 2, 0), 1 - rgb[0] / 255, atol=1e-6)
 
 
 def test_stain_the_slide_does_not_carry_is_refused() -> None:

@@ -1,52 +1,59 @@
-"""The training loop: it learns, it resumes to the last bit, it stops at nonsense."""
+"""The training loop: it learns, it resumes to the last bit, it stops in time and at nonsense."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from scipy import ndimage
 from torch import nn
 
 from karyon.errors import KaryonError
-from karyon.evaluation.detection import DetectionScore
-from karyon.models.registry import build
 from karyon.tiles.grid import Grid
 from karyon.training.augmentation import Augmentation
 from karyon.training.data import TrainingImage
-from karyon.training.experiment import Experiment
-from karyon.training.loop import choose_decoding, draw_batch, predict_map, train
+from karyon.training.decoding_choice import predict_map
+from karyon.training.experiment import Dataset, Experiment, Optimiser, Schedule
+from karyon.training.logs import logged_seconds
+from karyon.training.loop import train
 
+# MicroNet drops filters out, at random.
 EXPERIMENT = Experiment(
     name="tiny",
-    sheet="none",
-    train_splits=("train",),
-    validation_splits=("test",),
+    datasets=(Dataset("none", ("train",), ("test",)),),
     mpp=0.5,
-    architecture="unet",
-    arguments={"width": 4, "depth": 2},
+    input="H-C",
+    architecture="micronet",
+    arguments={"width": 2},
+    target="shrunken_mask",
     loss="switching",
-    loss_arguments={"weight": 0.8, "tau": 0.2},
+    decoding="components",
     steps=30,
     batch=4,
     crop_px=32,
-    learning_rate=0.01,
-    weight_decay=0.01,
+    optimiser=Optimiser("adamw", 0.02, weight_decay=0.01),
+    schedule=Schedule("onecycle"),
     clip=1.0,
     ema=0.9,
     validate_every=10,
+    patience=5,
     seed=7,
     licence="",
     augmentation=Augmentation(elastic_px=0.5),
 )
 
 
-def synthetic_image(side: int = 64) -> TrainingImage:
+def synthetic_image(image_id: str = "synthetic", side: int = 64) -> TrainingImage:
     """Bright blobs on a noisy ground; the target is their cores."""
     rng = np.random.default_rng(1)
     truth = np.array([(8 + 16 * k, 8 + 16 * j) for k in range(4) for j in range(4)], float)
@@ -55,158 +62,210 @@ def synthetic_image(side: int = 64) -> TrainingImage:
     distance = np.min([np.hypot(x - px, y - py) for px, py in truth], axis=0)
     hematoxylin = np.exp(-((distance / 4) ** 2)) + 0.1 * rng.random((side, side))
     stains = np.stack([hematoxylin, 0.3 * rng.random((side, side))]).astype(np.float32)
-    target = (distance < 2.5).astype(np.float32)
     return TrainingImage(
-        image_id="synthetic",
-        stains=torch.from_numpy(stains),
-        target=torch.from_numpy(target),
+        image_id=image_id,
+        patient="one",
+        dataset=0,
+        inputs=torch.from_numpy(stains),
+        target=torch.from_numpy((distance < 2.5).astype(np.float32)),
+        points=truth,
         grid=Grid(side, side, 1.0, 0, 1.0),
         mpp=0.5,
         truth=truth,
     )
 
 
-class Interrupted(Sequence[TrainingImage]):
-    """One image that may be used only so often (8 times a step): then the job is killed."""
-
-    def __init__(self, image: TrainingImage, draws: int) -> None:
-        self.image, self.draws = image, draws
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: object) -> TrainingImage:  # type: ignore[override]
-        self.draws -= 1
-        if self.draws < 0:
-            raise KeyboardInterrupt
-        return self.image
+def run(experiment: Experiment, folder: Path) -> nn.Module:
+    image = synthetic_image()
+    return train(experiment, [image], [image], folder, threads=1)
 
 
-def log_rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+def log_of(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "log.parquet")
+
+
+def checkpoint_of(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoint.ckpt", weights_only=True)
+
+
+def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything in nested dictionaries and lists, with where it is."""
+    if isinstance(tree, dict | list | tuple):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        for key, value in items:
+            yield from leaves(value, f"{name}/{key}")
+    else:
+        yield name, tree
+
+
+def assert_equal_to_the_last_bit(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for (name, one), (wanted, other) in zip(leaves(found), leaves(expected), strict=True):
+        assert name == wanted
+        if "/log/" in name and ("seconds" in name or "loader_share" in name):
+            continue
+        if isinstance(other, torch.Tensor):
+            assert torch.equal(one, other), name
+        else:
+            assert one == other, name
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, list[dict]]:
-    """A run of 30 steps from start to end, and its log."""
-    folder, image = tmp_path_factory.mktemp("run"), synthetic_image()
-    return train(EXPERIMENT, [image], [image], folder, threads=1), log_rows(folder)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    """A run of 30 steps from start to end, and its folder."""
+    folder = tmp_path_factory.mktemp("run")
+    return run(EXPERIMENT, folder), folder
 
 
-def test_thirty_steps_lower_the_loss(undisturbed: tuple[nn.Module, list[dict]]) -> None:
-    rows = undisturbed[1]
-    assert [row["step"] for row in rows] == [10, 20, 30]
-    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+def test_log_has_a_row_per_validation(undisturbed: tuple[nn.Module, Path]) -> None:
+    rows = log_of(undisturbed[1])
+    assert rows["step"].tolist() == [10, 20, 30]
+    assert rows["loss"].iloc[-1] < 0.9 * rows["loss"].iloc[0]
+    # One-cycle falls from 0.02 at 0.05 * 30 - 1 steps to nearly 0 at 29, by half a cosine.
+    fall = (np.array([9, 19, 29]) - 0.5) / 28.5
+    assert rows["lr"].to_numpy() == pytest.approx(0.01 * (1 + np.cos(np.pi * fall)), abs=1e-7)
+    assert rows["loader_share"].between(0, 1).all()
+    assert logged_seconds(undisturbed[1]) == pytest.approx(rows["seconds"].sum())
+    assert rows["seconds"].gt(0).all()
 
 
-def test_trained_network_finds_the_blobs(undisturbed: tuple[nn.Module, list[dict]]) -> None:
-    image = synthetic_image()
-    inside = predict_map(undisturbed[0], image)
+def test_trained_network_finds_the_blobs(tmp_path: Path) -> None:
+    experiment = replace(EXPERIMENT, architecture="unet", arguments={"width": 4, "depth": 2})
+    image, network = synthetic_image(), run(experiment, tmp_path)
+    values = predict_map(network, image, experiment)
     core = image.target.numpy() > 0
-    assert inside.shape == (64, 64)
-    assert inside[core].mean() > inside[~core].mean() + 15
+    assert values[core].mean() > values[~core].mean() + 15
 
 
-@pytest.mark.parametrize("draws", [8 * 5, 8 * 14 + 2, 8 * 25])
-def test_resumed_run_equals_an_undisturbed_one_to_the_last_bit(
-    undisturbed: tuple[nn.Module, list[dict]], tmp_path: Path, draws: int
+# Runs in a process of its own, which kills itself in the middle of a step, as `kill -9` does.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from torch.nn.modules.module import register_module_forward_pre_hook
+from karyon.models.micronet import MicroNet
+from test_training_loop import EXPERIMENT, run
+
+steps = 0
+def count(module, inputs):
+    global steps
+    steps += isinstance(module, MicroNet) and module.training
+    if steps > int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+register_module_forward_pre_hook(count)
+run(EXPERIMENT, Path(sys.argv[1]))
+"""
+
+
+def test_killed_run_ends_as_an_undisturbed_one_to_the_last_bit(
+    undisturbed: tuple[nn.Module, Path], tmp_path: Path
 ) -> None:
-    image = synthetic_image()
-    with pytest.raises(KeyboardInterrupt):
-        train(EXPERIMENT, Interrupted(image, draws), [image], tmp_path, threads=1)
-    resumed = train(EXPERIMENT, [image], [image], tmp_path, threads=1)
-    expected = undisturbed[0].state_dict()
-    assert list(resumed.state_dict()) == list(expected)
-    for name, value in resumed.state_dict().items():
-        assert torch.equal(value, expected[name]), name
-    for row, wanted in zip(log_rows(tmp_path), undisturbed[1], strict=True):
-        assert {**row, "seconds": 0} == {**wanted, "seconds": 0}
+    network, folder = undisturbed
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    # Killed in the 17th step; goes on from the checkpoint after the 10th.
+    command = [sys.executable, "-c", KILLED, str(tmp_path), "16"]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert log_of(tmp_path)["step"].tolist() == [10]
+    resumed = run(EXPERIMENT, tmp_path)
+    assert_equal_to_the_last_bit(dict(resumed.state_dict()), dict(network.state_dict()))
+    # Optimiser, schedule, average, early stopping, best weights and log as well.
+    found, expected = checkpoint_of(tmp_path), checkpoint_of(folder)
+    assert set(expected) >= {"network", "average", "optimiser", "schedule", "stopping", "best", "log"}
+    assert_equal_to_the_last_bit(found, expected)
+    assert log_of(tmp_path)["step"].tolist() == [10, 20, 30]
 
 
-def test_finished_run_is_not_trained_again(undisturbed: tuple[nn.Module, list[dict]], tmp_path: Path) -> None:
-    image = synthetic_image()
-    first = train(replace(EXPERIMENT, steps=10), [image], [image], tmp_path, threads=1)
-    second = train(replace(EXPERIMENT, steps=10), Interrupted(image, 0), [image], tmp_path, threads=1)
-    for name, value in second.state_dict().items():
-        assert torch.equal(value, first.state_dict()[name]), name
+def test_finished_run_is_not_trained_again(undisturbed: tuple[nn.Module, Path]) -> None:
+    network, folder = undisturbed
+    before = checkpoint_of(folder)
+    again = run(EXPERIMENT, folder)
+    assert_equal_to_the_last_bit(dict(again.state_dict()), dict(network.state_dict()))
+    assert_equal_to_the_last_bit(checkpoint_of(folder), before)
+    assert len(log_of(folder)) == 3
 
 
-def test_checkpoint_of_another_experiment_is_refused(tmp_path: Path) -> None:
-    image = synthetic_image()
-    train(replace(EXPERIMENT, steps=10), [image], [image], tmp_path, threads=1)
+def test_checkpoint_of_another_experiment_is_refused(undisturbed: tuple[nn.Module, Path]) -> None:
     with pytest.raises(KaryonError, match="another experiment"):
-        train(replace(EXPERIMENT, steps=10, seed=8), [image], [image], tmp_path, threads=1)
+        run(replace(EXPERIMENT, arguments={"width": 3}), undisturbed[1])
 
 
-def test_loss_that_is_not_a_number_stops_the_run_and_names_the_step(tmp_path: Path) -> None:
+# No batch norm and steps too small for float32: the weights stay, and with them F1.
+STILL = replace(
+    EXPERIMENT,
+    architecture="vgg_unet",
+    arguments={"width": 2},
+    optimiser=Optimiser("sgd", 1e-30, momentum=0.5),
+    schedule=Schedule("constant"),
+    steps=100,
+    validate_every=1,
+    batch=1,
+)
+
+
+def test_training_stops_once_f1_stands_still(tmp_path: Path) -> None:
+    network = run(replace(STILL, patience=3), tmp_path)
+    # The first validation is the best; three more are no better.
+    assert log_of(tmp_path)["step"].tolist() == [1, 2, 3, 4]
+    assert not network.training
+    run(replace(STILL, patience=3), tmp_path)
+    assert len(log_of(tmp_path)) == 4
+
+
+def test_training_stops_once_the_plateau_has_lowered_the_rate_enough(tmp_path: Path) -> None:
+    schedule = Schedule("plateau", factor=0.1, patience=2, until=5e-32)
+    run(replace(STILL, patience=0, schedule=schedule), tmp_path)
+    rows = log_of(tmp_path)
+    # 1e-30 until two validations are no better than the first, 1e-31 for two more, then 1e-32.
+    assert rows["lr"].tolist() == pytest.approx([1e-30] * 3 + [1e-31] * 2, abs=0)
+
+
+def test_with_patience_the_best_validation_is_returned_else_the_end(tmp_path: Path) -> None:
+    # A rate that ruins the network after a good start.
+    wild = replace(
+        EXPERIMENT,
+        architecture="unet",
+        arguments={"width": 4, "depth": 2},
+        optimiser=Optimiser("adamw", 0.02),
+        schedule=Schedule("step", factor=1.0, every=1),
+        steps=40,
+        ema=0.0,
+    )
+    patient, impatient = (run(replace(wild, patience=n), tmp_path / str(n)) for n in (3, 0))
+    f1 = log_of(tmp_path / "3")["f1"]
+    state = checkpoint_of(tmp_path / "3")
+    assert f1.idxmax() < len(f1) - 1, "the end is the best; nothing is shown"
+    assert f1.max() == state["stopping"]["best"]
+    assert_equal_to_the_last_bit(dict(patient.state_dict()), state["best"])
+    average = {
+        name.removeprefix("module."): value
+        for name, value in checkpoint_of(tmp_path / "0")["average"].items()
+    }
+    for name, value in impatient.state_dict().items():
+        assert torch.equal(value, average[name]), name
+
+
+def test_nonsense_stops_the_run_and_names_the_images(tmp_path: Path) -> None:
+    good, bad = synthetic_image("good"), synthetic_image("bad")
+    bad = replace(bad, inputs=torch.full_like(bad.inputs, torch.nan))
+    with pytest.raises(KaryonError, match=r"the loss is nan.*bad.*lower learning_rate"):
+        train(replace(EXPERIMENT, batch=8), [good, bad], [good], tmp_path, threads=1)
+    saved = json.loads((tmp_path / "bad_batch.json").read_text())
+    assert saved["loss"] == "nan"
+    assert len(saved["image_ids"]) == 8
+    assert set(saved["image_ids"]) == {"good", "bad"}
+
+
+def test_validation_without_a_nucleus_is_refused_before_training(tmp_path: Path) -> None:
     image = synthetic_image()
-
-    class Spoiled(Interrupted):
-        def __getitem__(self, index: object) -> TrainingImage:  # type: ignore[override]
-            self.draws -= 1
-            good = self.draws >= 0
-            return self.image if good else replace(self.image, stains=self.image.stains * torch.nan)
-
-    with pytest.raises(FloatingPointError, match="step 2: the loss is nan"):
-        train(EXPERIMENT, Spoiled(image, 2 * 8), [image], tmp_path, threads=1)
+    with pytest.raises(KaryonError, match="no annotated nucleus"):
+        train(EXPERIMENT, [image], [replace(image, truth=np.empty((0, 2)))], tmp_path, threads=1)
+    assert not list(tmp_path.iterdir())
 
 
-def test_batch_depends_on_step_and_seed_alone() -> None:
-    images = [synthetic_image(), synthetic_image()]
-    torch.manual_seed(1)
-    one = draw_batch(images, EXPERIMENT, step=3)
-    torch.manual_seed(2)
-    again = draw_batch(images, EXPERIMENT, step=3)
-    assert one[0].shape == one[1].shape == (4, 1, 32, 32)
-    assert torch.equal(one[0], again[0])
-    assert torch.equal(one[1], again[1])
-    assert not torch.equal(one[0], draw_batch(images, EXPERIMENT, step=4)[0])
-    assert not torch.equal(one[0], draw_batch(images, replace(EXPERIMENT, seed=8), step=3)[0])
-
-
-def test_map_of_an_image_is_its_part_of_a_map_with_much_glass_around() -> None:
-    torch.manual_seed(3)
-    network = build("unet", width=4, depth=3).eval()
-    with torch.no_grad():
-        network.head.weight.mul_(400)
-    whole = synthetic_image(128)
-    # Sides that the stride of 4 does not divide.
-    stains, grid = whole.stains[:, :61, :58], Grid(58, 61, 1.0, 0, 1.0)
-    found = predict_map(network, replace(whole, stains=stains, grid=grid))
-    glass = torch.zeros(1, 1, 240, 240)
-    glass[0, 0, 80 : 80 + 61, 80 : 80 + 58] = stains[0]
-    with torch.inference_mode():
-        expected = torch.sigmoid(network(glass))[0, 0, 80 : 80 + 61, 80 : 80 + 58].numpy() * 255
-    assert found.shape == (61, 58)
-    assert np.abs(found - expected).max() <= 0.51
-    assert found.std() > 5
-
-
-class Fixed(nn.Module):
-    """A network whose logits are a given map, pixel by pixel."""
-
-    stride, reach = 1, 0
-
-    def __init__(self, logits: torch.Tensor) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.logits[None, None].expand(len(x), 1, -1, -1)
-
-
-def test_decoding_with_the_best_f1_is_chosen() -> None:
-    # Nuclei reach 0.62 over 9 pixels (2.25 um2), false blobs 0.52, and false specks of a pixel 0.9.
-    image = synthetic_image()
-    probability = np.full((64, 64), 0.01)
-    for px, py in np.rint(image.truth).astype(int):
-        probability[py - 1 : py + 2, px - 1 : px + 2] = 0.62
-    probability[0:3, 0:3] = probability[60:63, 0:3] = 0.52
-    probability[30, 0] = probability[0, 40] = 0.9
-    assert ndimage.label(probability > 0.3)[1] == 16 + 4
-    network = Fixed(torch.logit(torch.from_numpy(probability).float()))
-    decoding, score = choose_decoding(network, [image], mpp=0.5)
-    assert decoding.method == "components"
-    assert 0.52 < decoding.threshold <= 0.62
-    assert 0.25 < decoding.min_area_um2 <= 2.25
-    assert score == DetectionScore(16, 0, 0, score.distance_sum, score.distance_square_sum)
+def test_bfloat16_learns_as_float32_does(tmp_path: Path) -> None:
+    experiment = replace(EXPERIMENT, architecture="unet", arguments={"width": 4, "depth": 2}, steps=20)
+    run(experiment, tmp_path / "float32")
+    run(replace(experiment, precision="bfloat16"), tmp_path / "bfloat16")
+    full, half = (log_of(tmp_path / name)["loss"].to_numpy() for name in ("float32", "bfloat16"))
+    assert not np.array_equal(full, half)
+    assert half == pytest.approx(full, rel=0.03)

@@ -9,7 +9,17 @@ from importlib import import_module
 from karyon import __version__
 from karyon.errors import KaryonError
 
-COMMANDS = ("bench", "demo_slides", "evaluate", "link_profiles", "scores", "sheet", "train")
+COMMANDS = (
+    "bench",
+    "demo_slides",
+    "evaluate",
+    "link_profiles",
+    "models",
+    "preview_augmentation",
+    "scores",
+    "sheet",
+    "train",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from karyon.inference.ordered import map_in_order
 from karyon.models.card import ModelCard
 from karyon.models.registry import channels_last
 from karyon.stain.fit import StainFit
-from karyon.stain.inputs import NormalisedColour, StainChannel
+from karyon.stain.inputs import MEDIAN_STAIN, SlideInput, TargetStain
 
 
 def input_layer(card: ModelCard, fit: StainFit, channel: str) -> nn.Module:
@@ -22,15 +22,13 @@ def input_layer(card: ModelCard, fit: StainFit, channel: str) -> nn.Module:
     Args:
         card: The model's card.
         fit: The slide's stains.
-        channel: Which stain feeds an ``H-C`` network.
+        channel: Which stain marks nuclei: what feeds an ``H-C`` network, and comes first in ``HE-C``.
 
     Raises:
         ValueError: The slide does not carry that stain.
     """
-    if card.input == "H-C":
-        return StainChannel(fit, channel)
-    target = card.target_stain or {}
-    return NormalisedColour(fit, np.asarray(target["stain_matrix"]), np.asarray(target["p99"]))
+    target = TargetStain(**card.target_stain) if card.target_stain else MEDIAN_STAIN
+    return SlideInput(card.input, fit, channel, target)
 
 
 class Predictor:

@@ -13,10 +13,12 @@ from torch import nn
 
 from karyon.errors import KaryonError
 from karyon.io.atomic import atomic_path
-from karyon.io.schemas import REPOSITORY
+from karyon.io.schemas import REPOSITORY, show_value
 from karyon.models.registry import build
+from karyon.stain.inputs import INPUT_CHANNELS
 
 WEIGHTS, CARD = "model.safetensors", "card.yaml"
+SHIPPED = REPOSITORY / "resources" / "models"
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,14 @@ class ModelCard:
         name: The folder's name.
         architecture: A key of the registry.
         arguments: The architecture's arguments.
-        input: ``H-C`` (concentration of one stain in units of its 99th percentile) or ``CN-H&E``
-            (normalised colour, 0 to 1).
+        input: ``H-C``, ``HE-C``, ``CN-H&E`` or ``RGB``; :mod:`karyon.stain.inputs` says what each is.
         mpp: Microns per model pixel.
         halo_px: Model pixels round a tile that its predictions depend on.
         stride: Sides and corners of tiles are multiples of this many model pixels.
-        output: ``probability`` (sigmoid of the logits) or ``value`` (clipped to 0 to 1).
+        output: ``probability`` (sigmoid of the logits) or ``value`` (over ``peak``, clipped to 0 to 1).
         decoding: How nuclei are read from the map.
-        target_stain: For ``CN-H&E``: ``stain_matrix`` (3 x 2) and ``p99`` (2) to normalise to.
+        peak: What the network was trained to give at a nucleus' centre, for ``value``.
+        target_stain: What ``CN-H&E`` normalises to: the fields of :class:`karyon.stain.inputs.TargetStain`.
         sha256: Of the weights file.
         training: Data, schedule, seed, seconds, command.
         metrics: Scores, with what they were measured on.
@@ -68,6 +70,7 @@ class ModelCard:
     stride: int
     output: str
     decoding: Decoding
+    peak: float = 1.0
     target_stain: dict[str, list] | None = None
     sha256: str = ""
     training: dict[str, object] = field(default_factory=dict)
@@ -85,9 +88,15 @@ class ModelCard:
             "halo_px",
             "stride",
             "output",
+            "peak",
             "target_stain",
         )
         return {name: getattr(self, name) for name in names}
+
+
+def shipped_models() -> list[Path]:
+    """Folders of the models that come with Karyon, by name."""
+    return sorted(path.parent for path in SHIPPED.glob(f"*/{CARD}"))
 
 
 def model_folder(model: str) -> Path:
@@ -96,11 +105,10 @@ def model_folder(model: str) -> Path:
     Raises:
         KaryonError: There is no such folder; the message lists the models there are.
     """
-    shipped = REPOSITORY / "resources" / "models"
-    for folder in (shipped / model, Path(model)):
+    for folder in (SHIPPED / model, Path(model)):
         if (folder / CARD).is_file():
             return folder
-    names = sorted(path.parent.name for path in shipped.glob(f"*/{CARD}"))
+    names = [folder.name for folder in shipped_models()]
     raise KaryonError(f"model '{model}': neither a folder with a {CARD} nor one of: {', '.join(names)}")
 
 
@@ -123,15 +131,24 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return ModelCard(**{**content, "decoding": Decoding(**content["decoding"])})
+        card = ModelCard(**{**content, "decoding": Decoding(**content["decoding"])})
     except FileNotFoundError as error:
         raise KaryonError(f"{path}: no such model; `ls {folder.parent}` shows those there are") from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
         raise KaryonError(f"{path}: not a model card ({error})") from error
+    if card.input not in INPUT_CHANNELS:
+        raise KaryonError(
+            f"{path}: input is {show_value(card.input)}; expected one of {', '.join(INPUT_CHANNELS)}"
+        )
+    if card.input == "CN-H&E" and card.target_stain is None:
+        raise KaryonError(f"{path}: the input CN-H&E needs target_stain: what colours are normalised to")
+    return card
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
     """Build the network of a card, with its weights, in evaluation mode.
+
+    Of a ``value`` card the output is already divided by ``peak``; the weights are those that were trained.
 
     Raises:
         KaryonError: The weights are missing, are no safetensors file, are not those of the card, or
@@ -153,6 +170,8 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
         raise KaryonError(
             f"{path}: not the weights of {card.architecture} {card.arguments} ({error})"
         ) from error
+    if card.peak != 1:
+        network.register_forward_hook(lambda module, inputs, output: output / card.peak)
     return network.eval(), card
 
 

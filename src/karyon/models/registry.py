@@ -58,12 +58,9 @@ def blocks(network: nn.Module) -> list[nn.Module]:
     Raises:
         TypeError: The network is none of ``ARCHITECTURES``.
     """
-    if isinstance(network, Network):
-        return network.blocks()
-    if isinstance(network, UNet):
-        up = [nn.ModuleList(pair) for pair in zip(network.up, network.merge, strict=True)]
-        return [*network.down, *reversed(up), network.head]
-    raise TypeError(f"{type(network).__name__} has no numbered blocks")
+    if not isinstance(network, Network):
+        raise TypeError(f"{type(network).__name__} has no numbered blocks")
+    return network.blocks()
 
 
 def channels_last(network: nn.Module) -> nn.Module:

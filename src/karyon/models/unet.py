@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from karyon.models.network import Network
+
 
 def double_convolution(channels_in: int, channels_out: int) -> nn.Sequential:
     """Two 3 x 3 'same' convolutions, each with batch norm and ReLU."""
@@ -20,7 +22,7 @@ def double_convolution(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """Encoder and decoder with concatenated skips.
 
     Args:
@@ -28,8 +30,6 @@ class UNet(nn.Module):
         out_channels: Maps that are predicted, as logits.
         width: Filters at full size; they double with every level.
         depth: Number of sizes, full size included.
-
-    The input's sides must be multiples of :attr:`stride`.
     """
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, width: int = 16, depth: int = 4) -> None:
@@ -50,8 +50,7 @@ class UNet(nn.Module):
         # pooling cell of each size.
         self.reach = sum(2 * 2**k for k in range(depth)) + sum(2 * 2**k + 2**k for k in range(depth - 1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits ``(n, out_channels, h, w)`` of a float batch ``(n, in_channels, h, w)``."""
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else self.pool(x))
@@ -59,3 +58,7 @@ class UNet(nn.Module):
         for level in reversed(range(len(self.up))):
             x = self.merge[level](torch.cat([skips[level], self.up[level](x)], dim=1))
         return self.head(x)
+
+    def blocks(self) -> list[nn.Module]:
+        up = [nn.ModuleList(pair) for pair in zip(self.up, self.merge, strict=True)]
+        return [*self.down, *reversed(up), self.head]

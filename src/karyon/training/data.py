@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import shapely
 import torch
+from tqdm import tqdm
 
-from karyon.io.annotations import instance_points, read_label_map
-from karyon.io.slides import open_slide
-from karyon.stain.concentrations import concentrations
+from karyon.errors import KaryonError, SlideError
+from karyon.io.annotations import (
+    INSTANCE_FORMATS,
+    OUTLINE_FORMATS,
+    read_label_map,
+    read_outlines,
+    read_points,
+)
+from karyon.io.sheets import read_sheet
+from karyon.io.slides import Slide, open_slide
+from karyon.stain.fit import StainFit
+from karyon.stain.inputs import Measured
 from karyon.stain.sample import separate_slide
 from karyon.tiles.grid import Grid, read_window
 from karyon.tissue.mask import tissue_mask
 from karyon.tissue.thumbnail import read_thumbnail
-from karyon.training.targets import shrunken_mask
+from karyon.training.experiment import Dataset, Experiment
+from karyon.training.targets import TARGETS, Annotation
 
 MASK_MPP = 8.0
 SAMPLE_PIXELS = 200_000
+MAX_PIXELS = 400_000_000
 
 
 @dataclass(frozen=True)
@@ -27,43 +41,169 @@ class TrainingImage:
 
     Attributes:
         image_id: From the sheet.
-        stains: Both concentrations in units of their 99th percentile, float32, ``(2, h, w)``.
-        target: Training mask, float32, ``(h, w)``.
+        patient: From the sheet; '' where it names none.
+        dataset: Which of the experiment's datasets it belongs to, from 0.
+        inputs: What crops are cut from, float32, ``(c, h, w)``: see :class:`karyon.stain.inputs.Measured`.
+        target: What the network is to give, float32, ``(h, w)``.
+        points: Nucleus centroids in model pixels, float64, ``(n, 2)``.
         grid: The model grid.
         mpp: Microns per level-0 pixel.
-        truth: Nucleus centroids in level-0 pixels, ``(n, 2)``.
+        truth: Nucleus centroids in level-0 pixels, float64, ``(n, 2)``.
     """
 
     image_id: str
-    stains: torch.Tensor
+    patient: str
+    dataset: int
+    inputs: torch.Tensor
     target: torch.Tensor
+    points: np.ndarray
     grid: Grid
     mpp: float
     truth: np.ndarray
 
 
-def load_image(row: pd.Series, mpp: float) -> TrainingImage:
+def load_datasets(experiment: Experiment) -> tuple[list[TrainingImage], list[TrainingImage]]:
+    """The images of an experiment, to train and to validate on.
+
+    Raises:
+        KaryonError: A sheet has mistakes, an image cannot be read, a dataset has no image of a split, or
+            training images share a patient with others (:func:`check_splits`).
+    """
+    sheets = [read_sheet(dataset.sheet_path()) for dataset in experiment.datasets]
+    check_splits(experiment.datasets, sheets)
+    chosen: tuple[list[TrainingImage], list[TrainingImage]] = [], []
+    for number, (dataset, sheet) in enumerate(zip(experiment.datasets, sheets, strict=True)):
+        for images, splits in zip(chosen, (dataset.train_splits, dataset.validation_splits), strict=True):
+            for split in splits:
+                rows = sheet[sheet["split"] == split]
+                if rows.empty:
+                    raise KaryonError(
+                        f"{dataset.sheet_path()}: no image has the split '{split}'; the sheet has "
+                        f"{', '.join(repr(name) for name in sorted(set(sheet['split'])))}"
+                    )
+                bar = tqdm(rows.iterrows(), total=len(rows), desc=f"reading {split}", disable=None)
+                images += [load_image(row, experiment, number) for _, row in bar]
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an image stands: the sheet and split, and what it is for."""
+
+    image_id: str
+    patient: str
+    role: str
+    where: str
+
+
+def check_splits(datasets: Sequence[Dataset], sheets: Sequence[pd.DataFrame]) -> None:
+    """Refuse to train on images or patients that are validated on, or that a test split holds back.
+
+    Every pair of datasets is compared. Test splits are those a sheet names and the dataset does not: images
+    without a split are held back by nobody. Images without a patient are compared by their id alone.
+
+    Args:
+        datasets: Of the experiment.
+        sheets: Their sheets, with the columns ``slide_id``, ``patient`` and ``split``.
+
+    Raises:
+        KaryonError: There are such; the message names each.
+    """
+    places = [
+        _Place(image_id, patient, role, f"split {split} of {dataset.sheet}")
+        for dataset, sheet in zip(datasets, sheets, strict=True)
+        for image_id, patient, split in zip(sheet["slide_id"], sheet["patient"], sheet["split"], strict=True)
+        if (role := _role(dataset, split))
+    ]
+    trained = [place for place in places if place.role == "trained on"]
+    by_image = {place.image_id: place for place in trained}
+    by_patient = {place.patient: place for place in trained if place.patient}
+    mistakes = []
+    for place in places:
+        if place.role == "trained on":
+            continue
+        if (same := by_image.get(place.image_id)) is not None:
+            shared = f"image {place.image_id}"
+        elif (same := by_patient.get(place.patient)) is not None:
+            shared = f"patient {place.patient} ({same.image_id} and {place.image_id})"
+        else:
+            continue
+        mistakes.append(f"{shared} is trained on in {same.where} and {place.role} in {place.where}")
+    if mistakes:
+        raise KaryonError("\n".join([*mistakes, "Keep each patient on one side: correct the column split."]))
+
+
+def _role(dataset: Dataset, split: str) -> str:
+    if split in dataset.train_splits:
+        return "trained on"
+    if split in dataset.validation_splits:
+        return "validated on"
+    return "held back" if split else ""
+
+
+def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> TrainingImage:
     """Read one image of a sheet through the same steps as a slide of a cohort.
 
     Args:
-        row: A row of a checked sheet with an instance map as annotation.
-        mpp: The model's microns per pixel.
+        row: A row of a checked sheet.
+        experiment: Its ``mpp``, ``input`` and target.
+        dataset: Which of its datasets the row belongs to.
+
+    Raises:
+        KaryonError: The row has no annotations or those of a part of it, the image is too large to be held,
+            or one of them cannot be read.
     """
+    if not row["annotations"]:
+        raise KaryonError(f"image {row['slide_id']}: the sheet names no annotations; training needs them")
+    if row["region"]:
+        raise KaryonError(
+            f"image {row['slide_id']}: only its region is annotated, and training takes whole images; cut "
+            "the region out"
+        )
     with open_slide(row["path"], row["mpp"]) as slide:
-        thumbnail, _ = read_thumbnail(slide, MASK_MPP)
-        mask = tissue_mask(thumbnail, MASK_MPP, "otsu", 0.0)
-        fit = separate_slide(slide, mask, thumbnail, row["stain"], SAMPLE_PIXELS)
-        grid = Grid.of_slide(slide.facts, mpp)
+        facts = slide.facts
+        grid = Grid.of_slide(facts, experiment.mpp)
+        if grid.width * grid.height > MAX_PIXELS:
+            raise KaryonError(
+                f"{row['path']}: {grid.width} x {grid.height} pixels at {experiment.mpp} microns per pixel; "
+                f"training holds images of up to {MAX_PIXELS:,} pixels: cut annotated fields out of it"
+            )
+        fit = None if experiment.input == "RGB" else _fit(slide, row["stain"])
         rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
-        native_mpp = slide.facts.mpp
-    stains = concentrations(rgb, fit.stain_matrix, fit.i0) / fit.p99.astype(np.float32)
-    size = slide.facts.width, slide.facts.height
-    instances = read_label_map(row["annotations"], row["annotation_format"], size)
+    annotation, truth = _read_annotation(row, (facts.width, facts.height), facts.mpp)
+    target = TARGETS[experiment.target](annotation, grid, facts.mpp, **experiment.target_arguments)
+    measured = Measured(experiment.input, fit)(torch.from_numpy(rgb[None].copy()))[0]
     return TrainingImage(
         image_id=row["slide_id"],
-        stains=torch.from_numpy(np.ascontiguousarray(stains.transpose(2, 0, 1))),
-        target=torch.from_numpy(shrunken_mask(instances, grid, native_mpp)),
+        patient=row["patient"],
+        dataset=dataset,
+        inputs=measured.clone(memory_format=torch.contiguous_format),
+        target=torch.from_numpy(target),
+        points=grid.from_level0(truth),
         grid=grid,
-        mpp=native_mpp,
-        truth=instance_points(instances),
+        mpp=facts.mpp,
+        truth=truth,
     )
+
+
+def _fit(slide: Slide, stain: str) -> StainFit:
+    """The stains of an image, as those of a slide with the configuration's defaults."""
+    thumbnail, _ = read_thumbnail(slide, MASK_MPP)
+    mask = tissue_mask(thumbnail, MASK_MPP, "otsu", 0.0)
+    return separate_slide(slide, mask, thumbnail, stain, SAMPLE_PIXELS)
+
+
+def _read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> tuple[Annotation, np.ndarray]:
+    """Areas where the file has them, else centres; and the centroids. In level-0 pixels."""
+    file_format = row["annotation_format"]
+    scale = row["annotation_mpp"] / mpp if row["annotation_mpp"] > 0 else 1.0
+    file = row["annotations"], file_format, size, scale
+    if file_format in OUTLINE_FORMATS:
+        try:
+            areas = read_outlines(*file).areas
+        except SlideError:
+            pass  # the file holds points, or it is wrong and reading points says how
+        else:
+            return areas, shapely.get_coordinates(shapely.centroid(areas)).reshape(-1, 2)
+    points = read_points(*file).points
+    return (read_label_map(*file) if file_format in INSTANCE_FORMATS else points), points

@@ -2,16 +2,105 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import numpy as np
+import torch
 import yaml
 
 from karyon.errors import KaryonError
+from karyon.io.schemas import did_you_mean
+from karyon.models.registry import ARCHITECTURES
+from karyon.stain.inputs import INPUT_CHANNELS
+from karyon.tiles.grid import Grid
 from karyon.training.augmentation import Augmentation
+from karyon.training.losses import LOSSES
+from karyon.training.settings import Range, read_settings
+from karyon.training.targets import PEAK, TARGETS
 
 DATA_VARIABLE, DATA_DEFAULT = "KARYON_DATA", "../shared/data"
+
+
+Positive = Annotated[float, Range(0, above=True)]
+Share = Annotated[float, Range(0, 1)]
+Count = Annotated[int, Range(1)]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of one sheet.
+
+    Attributes:
+        sheet: Dataset sheet; ``$KARYON_DATA`` is expanded.
+        train_splits: Values of the sheet's column ``split`` to train on.
+        validation_splits: Values that choose the decoding and the best step.
+        weight: Share of the crops, relative to the other datasets' weights (MICRONET's gamma, as sampling).
+    """
+
+    sheet: str
+    train_splits: tuple[str, ...]
+    validation_splits: tuple[str, ...] = ()
+    weight: Positive = 1.0
+
+    def sheet_path(self) -> Path:
+        """The sheet's path, with the data folder filled in."""
+        data = os.environ.get(DATA_VARIABLE, DATA_DEFAULT)
+        return Path(self.sheet.replace(f"${DATA_VARIABLE}", data))
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How gradients change weights.
+
+    Attributes:
+        name: ``sgd`` is with Nesterov's momentum.
+        learning_rate: The schedule's highest.
+        weight_decay: Decoupled for ``adamw``, else added to the gradient.
+        momentum: Of ``sgd`` alone.
+    """
+
+    name: Literal["adamw", "adam", "sgd"]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Range(0)] = 0.0
+    momentum: Share = 0.9
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate changes.
+
+    Attributes:
+        name: ``step`` multiplies by ``factor`` after ``every`` steps; ``plateau`` after ``patience``
+            validations without a better F1, until the rate is below ``until``, which ends the training.
+        factor: Of ``step`` and ``plateau``.
+        every: Of ``step``, in steps.
+        patience: Of ``plateau``, in validations.
+        until: Of ``plateau``.
+    """
+
+    name: Literal["onecycle", "cosine", "step", "plateau", "constant"]
+    factor: Share = 0.1
+    every: Count = 1000
+    patience: Count = 5
+    until: Annotated[float, Range(0)] = 0.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from.
+
+    Attributes:
+        model: Name or folder of a model.
+        freeze: How many blocks, counted from the input, keep their weights.
+    """
+
+    model: str
+    freeze: Annotated[int, Range(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -20,72 +109,157 @@ class Experiment:
 
     Attributes:
         name: Name of the model.
-        sheet: Dataset sheet; ``$KARYON_DATA`` is expanded.
-        train_splits: Values of the sheet's column ``split`` to train on.
-        validation_splits: Values that choose the threshold.
+        datasets: What to train and to validate on.
         mpp: Microns per model pixel.
-        architecture: A key of the registry.
-        arguments: The architecture's arguments.
+        input: What feeds the network; ``karyon.stain.inputs`` describes each.
+        architecture: A key of ``ARCHITECTURES``.
+        arguments: The architecture's, without ``in_channels``, which follows from ``input``.
+        target: A key of ``TARGETS``.
+        target_arguments: The target's.
         loss: A key of ``LOSSES``.
-        loss_arguments: The loss' arguments.
+        loss_arguments: The loss'.
+        decoding: Which way of reading nuclei from the map is tuned on the validation images.
         steps: Optimiser steps.
         batch: Crops per step.
         crop_px: Side of a crop in model pixels.
-        learning_rate: Peak of the one-cycle schedule (AdamW).
-        weight_decay: AdamW's.
+        optimiser: How gradients change weights.
+        schedule: How the learning rate changes.
         clip: Largest norm of the gradient.
-        ema: Decay of the moving average of the weights, which is what is shipped.
+        ema: Decay of the moving average of the weights, which is what is shipped; 0 for none.
         validate_every: Steps between validations, and between checkpoints.
+        patience: Validations without a better F1 after which training stops; 0 for never.
         seed: Of everything.
+        precision: ``bfloat16`` computes convolutions in it, on GPUs and CPUs made for it.
+        start: A model to fine-tune; ``None`` starts afresh.
+        encoder_weights: File of ImageNet weights for the encoder.
         augmentation: How crops vary.
         licence: Goes into the card.
     """
 
     name: str
-    sheet: str
-    train_splits: tuple[str, ...]
-    validation_splits: tuple[str, ...]
-    mpp: float
+    datasets: tuple[Dataset, ...]
+    mpp: Positive
+    input: Literal["H-C", "HE-C", "CN-H&E", "RGB"]
     architecture: str
-    arguments: dict[str, int]
+    target: str
     loss: str
-    loss_arguments: dict[str, float]
-    steps: int
-    batch: int
-    crop_px: int
-    learning_rate: float
-    weight_decay: float
-    clip: float
-    ema: float
-    validate_every: int
-    seed: int
+    decoding: Literal["components", "peaks"]
+    steps: Count
+    batch: Count
+    crop_px: Count
+    optimiser: Optimiser
+    schedule: Schedule
+    validate_every: Count
     licence: str
+    arguments: dict[str, int] = field(default_factory=dict)
+    target_arguments: dict[str, float] = field(default_factory=dict)
+    loss_arguments: dict[str, float | str] = field(default_factory=dict)
+    clip: Positive = 5.0
+    ema: Share = 0.999
+    patience: Annotated[int, Range(0)] = 0
+    seed: Annotated[int, Range(0)] = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    start: Start | None = None
+    encoder_weights: str | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def sheet_path(self) -> Path:
-        """The dataset sheet's path, with the data folder filled in."""
-        data = os.environ.get(DATA_VARIABLE, DATA_DEFAULT)
-        return Path(self.sheet.replace(f"${DATA_VARIABLE}", data))
+    @property
+    def output(self) -> str:
+        """What the network's map is: ``value`` of a regression, else ``probability`` (of logits)."""
+        return "value" if self.loss == "weighted_mse" else "probability"
+
+    @property
+    def peak(self) -> float:
+        """What the network is trained to give at a nucleus' centre: the map is its output over this."""
+        return float(self.target_arguments.get("peak", PEAK)) if self.target == "proximity_map" else 1.0
+
+    @property
+    def network_arguments(self) -> dict[str, int]:
+        """The architecture's arguments with the number of input channels."""
+        return {"in_channels": INPUT_CHANNELS[self.input], **self.arguments}
 
 
 def read_experiment(path: Path) -> Experiment:
     """Read an experiment file.
 
     Raises:
-        KaryonError: Not YAML, or with missing or unknown keys.
+        KaryonError: Not YAML, or with mistakes; the message lists all of them, one a line.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise KaryonError(f"{path}: cannot be read ({error})") from error
-    known = {item.name for item in fields(Experiment)}
-    if not isinstance(content, dict) or set(content) - known:
-        extra = sorted(set(content) - known) if isinstance(content, dict) else content
-        raise KaryonError(f"{path}: unknown keys {extra}; known: {sorted(known)}")
-    augmentation = content.get("augmentation", {})
-    if "scale" in augmentation:
-        augmentation["scale"] = tuple(augmentation["scale"])
     try:
-        return Experiment(**{**content, "augmentation": Augmentation(**augmentation)})
-    except TypeError as error:
-        raise KaryonError(f"{path}: {error}") from error
+        experiment = read_settings(Experiment, content)
+    except ValueError as error:
+        raise KaryonError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
+    mistakes = list(_mistakes(experiment))
+    if mistakes:
+        raise KaryonError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+    return experiment
+
+
+def _mistakes(experiment: Experiment) -> Iterator[str]:
+    """What the types do not say."""
+    for key, known in (("architecture", ARCHITECTURES), ("target", TARGETS), ("loss", LOSSES)):
+        yield from _argument_mistakes(experiment, key, known)
+    if not any(dataset.train_splits for dataset in experiment.datasets):
+        yield "datasets: none has train_splits; name what to train on."
+    if not any(dataset.validation_splits for dataset in experiment.datasets):
+        yield "datasets: none has validation_splits; name what chooses the decoding."
+    for number, dataset in enumerate(experiment.datasets):
+        for split in sorted(set(dataset.train_splits) & set(dataset.validation_splits)):
+            yield f"datasets[{number}]: '{split}' is in train_splits and in validation_splits; expected one."
+    low, high = experiment.augmentation.scale
+    if low > high:
+        yield f"augmentation.scale is [{low}, {high}]; expected the smaller first."
+    if experiment.start is not None and experiment.encoder_weights is not None:
+        yield "start and encoder_weights: both say what to start from; leave one out."
+
+
+def _argument_mistakes(
+    experiment: Experiment, key: str, known: Mapping[str, Callable[..., Any]]
+) -> Iterator[str]:
+    """Of a function named by the experiment, and of the arguments for it."""
+    name = getattr(experiment, key)
+    if name not in known:
+        choices = ", ".join(known)
+        yield f"{key} is an unknown name, '{name}'{did_you_mean(name, known)}; expected one of {choices}."
+        return
+    arguments = "arguments" if key == "architecture" else f"{key}_arguments"
+    given = getattr(experiment, arguments)
+    takes = [
+        argument.name
+        for argument in inspect.signature(known[name]).parameters.values()
+        if argument.default is not argument.empty and argument.name != "in_channels"
+    ]
+    unknown = [argument for argument in given if argument not in takes]
+    for argument in unknown:
+        closest = did_you_mean(argument, takes)
+        choices = f"expected one of {', '.join(takes)}" if takes else f"{name} takes none"
+        yield f"{arguments}.{argument} is an unknown key{closest}; {choices}."
+    if not unknown:
+        try:
+            _TRIALS[key](experiment)
+        except (KaryonError, ValueError, RuntimeError, TypeError, ArithmeticError) as error:
+            yield f"{arguments} is {given}, which {name} does not take: {error}"
+
+
+def _try_architecture(experiment: Experiment) -> None:
+    with torch.device("meta"):
+        ARCHITECTURES[experiment.architecture](**experiment.network_arguments)
+
+
+def _try_target(experiment: Experiment) -> None:
+    TARGETS[experiment.target](np.empty((0, 2)), Grid(1, 1, 1.0, 0, 1.0), 1.0, **experiment.target_arguments)
+
+
+def _try_loss(experiment: Experiment) -> None:
+    LOSSES[experiment.loss](torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), **experiment.loss_arguments)
+
+
+_TRIALS: dict[str, Callable[[Experiment], None]] = {
+    "architecture": _try_architecture,
+    "target": _try_target,
+    "loss": _try_loss,
+}

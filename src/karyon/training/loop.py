@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +16,24 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import nn
-from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from karyon.errors import KaryonError
-from karyon.evaluation.detection import DetectionScore, score_detection
-from karyon.evaluation.matching import match_points
-from karyon.io.atomic import atomic_path
-from karyon.models.card import Decoding
-from karyon.models.registry import build, channels_last, halo_and_stride
-from karyon.nuclei.components import find_components
-from karyon.nuclei.decode import map_threshold
-from karyon.training.augmentation import Augmentation, draw_crop, vary_stain
+from karyon.io.atomic import atomic_path, remove_leftovers
+from karyon.models.registry import channels_last
+from karyon.training.batches import Batch, batches
 from karyon.training.data import TrainingImage
+from karyon.training.decoding_choice import choose_decoding
 from karyon.training.experiment import Experiment
+from karyon.training.logs import LOG, write_log
 from karyon.training.losses import LOSSES
+from karyon.training.moving_average import moving_average
+from karyon.training.optimisers import after_step, after_validation, is_spent, make_optimiser, make_schedule
+from karyon.training.start import StartingPoint, starting_point
+from karyon.training.stopping import EarlyStopping
 
-CHECKPOINT, LOG = "checkpoint.ckpt", "log.jsonl"
-THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(4, 18))
-PAPER_THRESHOLD, TOLERANCE = 0.35, 0.005
-MIN_AREAS_UM2 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-RADIUS_UM = 4.0
+CHECKPOINT, BAD_BATCH = "checkpoint.ckpt", "bad_batch.json"
+PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
 def train(
@@ -45,173 +45,158 @@ def train(
 ) -> nn.Module:
     """Train a network, resuming from ``folder`` if it holds a checkpoint.
 
-    Every step draws its batch from a generator seeded with the step, so a resumed run sees the
-    batches of an undisturbed one.
+    All that is random in a step follows from the seed and the step's number, and a checkpoint holds the rest.
+    So on a CPU a run that was killed and started again ends with the weights of an undisturbed one, to the
+    last bit.
 
     Args:
         experiment: What to train and how.
         images: Training images.
-        validation: Images that choose nothing but the decoding, and are watched on the way.
+        validation: Images that choose the decoding, and whose F1 may lower the rate or end the training.
         folder: Where checkpoint and log go.
         threads: CPU threads.
 
     Returns:
-        The exponential moving average of the network, in evaluation mode.
+        The moving average of the network, in evaluation mode: with ``patience`` that of the best validation,
+        else that of the end.
 
     Raises:
-        KaryonError: The checkpoint is of another experiment.
-        FloatingPointError: The loss is no longer finite.
+        KaryonError: No nucleus is annotated in the validation images, the weights to start from do not fit,
+            the checkpoint is of another experiment, or the loss or its gradient is no longer finite.
     """
+    if not any(len(image.truth) for image in validation):
+        raise KaryonError("the validation images have no annotated nucleus: there is no F1 to choose by")
     torch.set_num_threads(threads)
-    fabric = Fabric(
-        accelerator="auto", devices=1, precision="bf16-mixed" if torch.cuda.is_available() else "32-true"
-    )
-    state = _start(experiment, fabric, folder / CHECKPOINT)
-    network = state["network"]
-    loss_function = LOSSES[experiment.loss]
-    bar = tqdm(
-        range(state["step"], experiment.steps), initial=state["step"], total=experiment.steps, mininterval=5
-    )
-    recent: list[float] = []
-    since = time.perf_counter()
-    for step in bar:
-        inputs, target = draw_batch(images, experiment, step)
-        network.train()
-        logits = network(fabric.to_device(inputs.contiguous(memory_format=torch.channels_last)))
-        loss = loss_function(logits, fabric.to_device(target), **experiment.loss_arguments)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"step {step}: the loss is {loss.item()}; lower learning_rate")
-        _optimise(fabric, state, loss, experiment.clip)
-        recent.append(loss.item())
-        if (step + 1) % experiment.validate_every == 0 or step + 1 == experiment.steps:
-            decoding, score = choose_decoding(state["average"].module, validation, experiment.mpp)
-            row = {"step": step + 1, "loss": float(np.mean(recent)), "f1": score.f1}
-            row |= {"threshold": decoding.threshold, "seconds": round(time.perf_counter() - since)}
-            log_row(folder, row)
-            bar.set_postfix(loss=row["loss"], f1=score.f1)
-            recent.clear()
-            since = time.perf_counter()
-            state["step"] = step + 1
-            with atomic_path(folder / CHECKPOINT) as temporary:
-                fabric.save(temporary, state)
-    return state["average"].module.eval()
-
-
-def _start(experiment: Experiment, fabric: Fabric, checkpoint: Path) -> dict[str, Any]:
-    """Network, its moving average, optimiser and schedule: fresh, or as the checkpoint left them."""
+    fabric = Fabric(accelerator="auto", devices=1, precision=PRECISIONS[experiment.precision])
+    images = [_on_device(image, fabric.device) for image in images]
     fabric.seed_everything(experiment.seed, verbose=False)
-    network = channels_last(build(experiment.architecture, **experiment.arguments))
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(experiment.ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=experiment.learning_rate, weight_decay=experiment.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=experiment.learning_rate, total_steps=experiment.steps, pct_start=0.05
-    )
-    network, optimizer = fabric.setup(network, optimizer)
-    state = {
-        "network": network,
-        "average": average.to(fabric.device),
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "step": 0,
+    start = starting_point(experiment)
+    state = _resume(_fresh(start, experiment, fabric), fabric, folder)
+
+    drawn = batches(images, experiment, first=state["step"])
+    losses: list[float] = []
+    since, waited, stepping = time.perf_counter(), 0.0, 0.0
+    bar = tqdm(total=experiment.steps, initial=state["step"], mininterval=5)
+    bar.write(f"{experiment.name}, step {state['step']}: {start.words}", file=sys.stderr)
+    while not _is_over(state, experiment):
+        begun = time.perf_counter()
+        batch = next(drawn)
+        waited += time.perf_counter() - begun
+        rate = state["optimiser"].param_groups[0]["lr"]
+        losses.append(_learn(batch, experiment, fabric, start, state, folder))
+        stepping += time.perf_counter() - begun
+        state["step"] += 1
+        bar.update()
+        if state["step"] % experiment.validate_every and state["step"] < experiment.steps:
+            continue
+        row = {"step": state["step"], "loss": float(np.mean(losses)), "lr": rate}
+        row |= _validate(state, validation, experiment)
+        row |= {"seconds": time.perf_counter() - since, "loader_share": waited / stepping}
+        state["log"].append(row)
+        bar.set_postfix(loss=row["loss"], f1=row["f1"])
+        write_log(folder, state["log"])
+        with atomic_path(folder / CHECKPOINT) as temporary:
+            fabric.save(temporary, state)
+        losses.clear()
+        since, waited, stepping = time.perf_counter(), 0.0, 0.0
+    bar.close()
+    average: nn.Module = state["average"].module
+    if state["best"]:
+        average.load_state_dict(state["best"])
+    return average.eval()
+
+
+def _on_device(image: TrainingImage, device: torch.device) -> TrainingImage:
+    """The image where crops are cut from it."""
+    return replace(image, inputs=image.inputs.to(device), target=image.target.to(device))
+
+
+def _fresh(start: StartingPoint, experiment: Experiment, fabric: Fabric) -> dict[str, Any]:
+    """All that a checkpoint holds, before the first step."""
+    channels_last(start.network)
+    optimiser = make_optimiser(start.network, experiment.optimiser)
+    schedule = make_schedule(optimiser, experiment.schedule, experiment.steps)
+    average = moving_average(start.network, experiment.ema).to(fabric.device)
+    network, prepared = fabric.setup(start.network, optimiser)
+    return {
         "experiment": repr(experiment),
+        "step": 0,
+        "network": network,
+        "average": average,
+        "optimiser": prepared,
+        "schedule": schedule,
+        "stopping": EarlyStopping(experiment.patience),
+        "best": {},  # the average at the best validation, if there is patience
+        "log": [],
     }
+
+
+def _resume(state: dict[str, Any], fabric: Fabric, folder: Path) -> dict[str, Any]:
+    """The state as the folder's checkpoint left it, if there is one."""
+    checkpoint = folder / CHECKPOINT
+    remove_leftovers([checkpoint, folder / LOG])
     if checkpoint.exists():
-        fabric.load(checkpoint, state)
-        if state["experiment"] != repr(experiment):
+        if fabric.load(checkpoint, weights_only=True)["experiment"] != state["experiment"]:
             raise KaryonError(
                 f"{checkpoint} is of another experiment; give another --run folder, or remove it"
             )
+        fabric.load(checkpoint, state, weights_only=True)
     return state
 
 
-def _optimise(fabric: Fabric, state: dict[str, Any], loss: torch.Tensor, clip: float) -> None:
-    """One step of the optimiser, the schedule and the moving average."""
+def _is_over(state: dict[str, Any], experiment: Experiment) -> bool:
+    """Whether all steps are done, F1 stands still, or the schedule has ended."""
+    done = state["step"] >= experiment.steps
+    return done or state["stopping"].is_over or is_spent(state["optimiser"], experiment.schedule)
+
+
+def _learn(
+    batch: Batch,
+    experiment: Experiment,
+    fabric: Fabric,
+    start: StartingPoint,
+    state: dict[str, Any],
+    folder: Path,
+) -> float:
+    """One step of network, optimiser, schedule and moving average; returns the loss."""
+    network, optimiser = state["network"], state["optimiser"]
+    torch.manual_seed(experiment.seed * 1_000_003 + state["step"])  # what drops out
+    start.train()
+    inputs = fabric.to_device(batch.inputs.contiguous(memory_format=torch.channels_last))
+    target = fabric.to_device(batch.target)
+    loss = LOSSES[experiment.loss](network(inputs), target, **experiment.loss_arguments)
     fabric.backward(loss)
-    fabric.clip_gradients(state["network"], state["optimizer"], max_norm=clip)
-    state["optimizer"].step()
-    state["optimizer"].zero_grad()
-    state["schedule"].step()
-    state["average"].update_parameters(state["network"])
+    largest = experiment.clip
+    norm = fabric.clip_gradients(network, optimiser, max_norm=largest, error_if_nonfinite=False)
+    assert norm is not None  # with max_norm it never is
+    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        _stop_at_nonsense(state["step"], loss.item(), norm.item(), batch.image_ids, folder)
+    optimiser.step()
+    optimiser.zero_grad()
+    after_step(state["schedule"])
+    state["average"].update_parameters(start.network)
+    return loss.item()
 
 
-def draw_batch(
-    images: Sequence[TrainingImage], experiment: Experiment, step: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The batch of a step, the same in every run.
-
-    Returns:
-        Inputs ``(n, 1, side, side)`` and masks of the same shape.
-    """
-    generator = torch.Generator().manual_seed(experiment.seed * 1_000_003 + step)
-    settings: Augmentation = experiment.augmentation
-    chosen = torch.randint(len(images), (experiment.batch,), generator=generator)
-    crops = [
-        draw_crop(images[k].stains, images[k].target, experiment.crop_px, settings, generator) for k in chosen
-    ]
-    stains, target = (torch.stack(part) for part in zip(*crops, strict=True))
-    return vary_stain(stains, 0, settings, generator), target
+def _validate(
+    state: dict[str, Any], validation: Sequence[TrainingImage], experiment: Experiment
+) -> dict[str, float]:
+    """F1 of the moving average, which schedule and early stopping hear of; returns columns of the log."""
+    average = state["average"].module
+    decoding, score = choose_decoding(average, validation, experiment)
+    after_validation(state["schedule"], score.f1)
+    if state["stopping"].update(score.f1) and experiment.patience:
+        state["best"] = copy.deepcopy(average.state_dict())
+    return {"f1": score.f1, "threshold": decoding.threshold}
 
 
-@torch.inference_mode()
-def predict_map(network: nn.Module, image: TrainingImage) -> np.ndarray:
-    """The probability map of a whole image as the slide workflow stores it, uint8, ``(h, w)``.
-
-    Round the image lies glass, as wide as the network's reach.
-    """
-    device = next(network.parameters()).device
-    network.eval()
-    halo, stride = halo_and_stride(network)
-    height, width = image.grid.height, image.grid.width
-    right, bottom = halo + -width % stride, halo + -height % stride
-    inputs = functional.pad(image.stains[None, :1].to(device), (halo, right, halo, bottom))
-    probability = torch.sigmoid(network(inputs.contiguous(memory_format=torch.channels_last)))[0, 0]
-    inside = probability[halo : halo + height, halo : halo + width]
-    return (inside * 255).round().to(torch.uint8).cpu().numpy()
-
-
-def choose_decoding(
-    network: nn.Module, images: Sequence[TrainingImage], mpp: float
-) -> tuple[Decoding, DetectionScore]:
-    """Threshold and smallest area by pooled F1, decoded and matched as in the slide workflow.
-
-    On a few validation images F1 is flat over most thresholds, and its maximum is chance. So of all
-    choices within ``TOLERANCE`` of the best, the threshold nearest to the SWITCH paper's 0.35 is taken,
-    with the area that suits it best.
-
-    Args:
-        network: Gives logits ``(n, 1, h, w)``.
-        images: Validation images.
-        mpp: Microns per model pixel.
-    """
-    totals = {
-        (threshold, area): DetectionScore(0, 0, 0) for threshold in THRESHOLDS for area in MIN_AREAS_UM2
-    }
-    for image in images:
-        values = predict_map(network, image)
-        for threshold in THRESHOLDS:
-            found = find_components(values, map_threshold(Decoding("components", threshold), 255))
-            for area in MIN_AREAS_UM2:
-                kept = found.select(found.area * mpp**2 >= area)
-                points = image.grid.to_level0(np.stack([kept.x, kept.y], axis=1))
-                matches = match_points(points, image.truth, RADIUS_UM / image.mpp)
-                totals[threshold, area] += score_detection(matches, len(points), len(image.truth), image.mpp)
-    enough = max(score.f1 for score in totals.values()) - TOLERANCE
-    close = [choice for choice, score in totals.items() if score.f1 >= enough]
-    chosen = min(close, key=lambda choice: (abs(choice[0] - PAPER_THRESHOLD), -totals[choice].f1))
-    return Decoding("components", chosen[0], min_area_um2=chosen[1]), totals[chosen]
-
-
-def log_row(folder: Path, row: dict[str, float]) -> None:
-    """Append a line to the run's log, JSON lines."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOG).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
-
-
-def logged_seconds(folder: Path) -> int:
-    """Seconds that all parts of a run took together."""
-    return sum(
-        json.loads(line)["seconds"] for line in (folder / LOG).read_text(encoding="utf-8").splitlines()
+def _stop_at_nonsense(step: int, loss: float, norm: float, image_ids: Sequence[str], folder: Path) -> None:
+    """Save which images the batch was of, and end the training."""
+    with atomic_path(folder / BAD_BATCH) as temporary:
+        batch = {"step": step, "loss": str(loss), "gradient_norm": str(norm), "image_ids": list(image_ids)}
+        temporary.write_text(json.dumps(batch, indent=1), encoding="utf-8")
+    raise KaryonError(
+        f"step {step}: the loss is {loss} and its gradient's norm {norm}, on crops of "
+        f"{', '.join(sorted(set(image_ids)))} (saved as {folder / BAD_BATCH}); look at these images, or "
+        "lower learning_rate"
     )

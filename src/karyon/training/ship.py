@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
-
-from karyon.errors import KaryonError
-from karyon.io.sheets import read_sheet
-from karyon.models.card import Decoding, ModelCard, save_model
-from karyon.models.registry import build, halo_and_stride
-from karyon.training.data import TrainingImage, load_image
+from karyon.evaluation.detection import DetectionScore
+from karyon.models.card import ModelCard, save_model
+from karyon.models.memory import use_huge_pages
+from karyon.models.registry import halo_and_stride
+from karyon.stain.inputs import MEDIAN_STAIN
+from karyon.training.data import load_datasets
+from karyon.training.decoding_choice import RADIUS_UM, choose_decoding
 from karyon.training.experiment import Experiment
-from karyon.training.loop import RADIUS_UM, choose_decoding, logged_seconds, train
+from karyon.training.logs import logged_seconds
+from karyon.training.loop import train
 
 
 def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int, command: str) -> ModelCard:
@@ -25,47 +26,59 @@ def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int
         output: The model's folder.
         threads: CPU threads.
         command: What was typed, for the card.
+
+    Raises:
+        KaryonError: The data or the run is not usable: see :func:`load_datasets` and :func:`train`.
     """
-    sheet = read_sheet(experiment.sheet_path())
-    halo, stride = halo_and_stride(build(experiment.architecture, **experiment.arguments))
-    images = _load(sheet, experiment.train_splits, experiment.mpp)
-    validation = _load(sheet, experiment.validation_splits, experiment.mpp)
+    use_huge_pages()
+    images, validation = load_datasets(experiment)
     trained = train(experiment, images, validation, run, threads)
-    decoding, score = choose_decoding(trained, validation, experiment.mpp)
+    decoding, score = choose_decoding(trained, validation, experiment)
+    halo, stride = halo_and_stride(trained)
     card = ModelCard(
         name=experiment.name,
         architecture=experiment.architecture,
-        arguments=experiment.arguments,
-        input="H-C",
+        arguments=experiment.network_arguments,
+        input=experiment.input,
         mpp=experiment.mpp,
         halo_px=halo,
         stride=stride,
-        output="probability",
-        decoding=Decoding(**asdict(decoding)),
+        output=experiment.output,
+        decoding=decoding,
+        peak=experiment.peak,
+        target_stain=_target_stain(experiment),
         training={
-            "sheet": experiment.sheet,
             "train_images": [image.image_id for image in images],
             "validation_images": [image.image_id for image in validation],
             "experiment": {key: value for key, value in asdict(experiment).items() if key != "licence"},
             "seconds": logged_seconds(run),
             "command": f"{command} --output {output}",
         },
-        metrics={
-            "validation": {
-                "images": ", ".join(experiment.validation_splits),
-                "radius_um": RADIUS_UM,
-                "precision": round(score.precision, 4),
-                "recall": round(score.recall, 4),
-                "f1": round(score.f1, 4),
-            }
-        },
+        metrics={"validation": _validation_metrics(experiment, score)},
         licence=experiment.licence,
     )
     return save_model(output, trained, card)
 
 
-def _load(sheet: pd.DataFrame, splits: tuple[str, ...], mpp: float) -> list[TrainingImage]:
-    rows = sheet[sheet["split"].isin(splits)]
-    if rows.empty:
-        raise KaryonError(f"no image of the sheet has split {' or '.join(splits)}")
-    return [load_image(row, mpp) for _, row in rows.iterrows()]
+def _target_stain(experiment: Experiment) -> dict[str, list] | None:
+    if experiment.input != "CN-H&E":
+        return None
+    return {
+        "stain_matrix": [list(row) for row in MEDIAN_STAIN.stain_matrix],
+        "p99": list(MEDIAN_STAIN.p99),
+    }
+
+
+def _validation_metrics(experiment: Experiment, score: DetectionScore) -> dict[str, object]:
+    splits = [
+        f"{split} of {dataset.sheet}"
+        for dataset in experiment.datasets
+        for split in dataset.validation_splits
+    ]
+    return {
+        "images": ", ".join(splits),
+        "radius_um": RADIUS_UM,
+        "precision": round(score.precision, 4),
+        "recall": round(score.recall, 4),
+        "f1": round(score.f1, 4),
+    }

@@ -1,0 +1,109 @@
+"""How nuclei are best read from a network's maps, by validation images."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from karyon.evaluation.detection import DetectionScore, score_detection
+from karyon.evaluation.matching import match_points
+from karyon.models.card import Decoding
+from karyon.models.registry import halo_and_stride
+from karyon.nuclei.components import Components
+from karyon.nuclei.decode import decode, map_threshold
+from karyon.stain.inputs import network_input
+from karyon.training.data import TrainingImage
+from karyon.training.experiment import Experiment
+
+# Of components, a probability and um2; of peaks, MICRONET's xi and um.
+THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(4, 18))
+MIN_AREAS_UM2 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+SHARES = tuple(round(0.05 * k, 2) for k in range(1, 20))
+DISTANCES_UM = (1.0, 1.5, 2.0, 2.5, 3.0)
+PAPER_THRESHOLD, TOLERANCE = 0.35, 0.005
+RADIUS_UM = 4.0
+
+
+def choose_decoding(
+    network: nn.Module, images: Sequence[TrainingImage], experiment: Experiment
+) -> tuple[Decoding, DetectionScore]:
+    """The reading of maps with the best pooled F1, decoded and matched as in the slide workflow.
+
+    For ``components`` the threshold and the smallest area are chosen. On a few validation images F1 is flat
+    over most thresholds, and its maximum is chance. So of all choices within ``TOLERANCE`` of the best, the
+    threshold nearest to the SWITCH paper's 0.35 is taken, with the area that suits it best. For ``peaks`` it
+    is MICRONET's xi with the best F1, and the distance; of equal ones the lowest and nearest.
+
+    Args:
+        network: What was trained.
+        images: Validation images, with at least one nucleus among them.
+        experiment: Says which of the two, and what the network takes and gives.
+
+    Returns:
+        The choice and its pooled score on the images.
+    """
+    totals: dict[Decoding, DetectionScore] = defaultdict(lambda: DetectionScore(0, 0, 0))
+    for image in images:
+        values = predict_map(network, image, experiment)
+        for decoding, found in _readings(values, experiment):
+            points = image.grid.to_level0(np.stack([found.x, found.y], axis=1))
+            matches = match_points(points, image.truth, RADIUS_UM / image.mpp)
+            totals[decoding] += score_detection(matches, len(points), len(image.truth), image.mpp)
+    best = max(totals, key=lambda decoding: totals[decoding].f1)
+    if experiment.decoding == "components":
+        enough = totals[best].f1 - TOLERANCE
+        close = [decoding for decoding, score in totals.items() if score.f1 >= enough]
+        best = min(close, key=lambda one: (abs(one.threshold - PAPER_THRESHOLD), -totals[one].f1))
+    return best, totals[best]
+
+
+def _readings(values: np.ndarray, experiment: Experiment) -> Iterator[tuple[Decoding, Components]]:
+    """Everything that may be chosen, and what it finds in one image's map."""
+    maximum = int(values.max())
+    if experiment.decoding == "components":
+        for threshold in THRESHOLDS:
+            decoding = Decoding("components", threshold)
+            found = decode(values, decoding, maximum, experiment.mpp)
+            for area in MIN_AREAS_UM2:
+                large = found.area * experiment.mpp**2 >= area
+                yield replace(decoding, min_area_um2=area), found.select(large)
+        return
+    for distance in DISTANCES_UM:
+        decoding = Decoding("peaks", SHARES[0], distance_um=distance)
+        # A peak is higher than all that is near, so a higher threshold only takes peaks away.
+        found = decode(values, decoding, maximum, experiment.mpp)
+        for share in SHARES:
+            stricter = replace(decoding, threshold=share)
+            yield stricter, found.select(found.peak >= map_threshold(stricter, maximum))
+
+
+@torch.inference_mode()
+def predict_map(network: nn.Module, image: TrainingImage, experiment: Experiment) -> np.ndarray:
+    """The map of a whole image as the slide workflow stores it, uint8, ``(h, w)``.
+
+    Round the image lies glass, as wide as the network's reach.
+
+    Args:
+        network: What was trained; is put into evaluation mode.
+        image: A training or validation image.
+        experiment: Says what the network takes and gives.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    halo, stride = halo_and_stride(network)
+    height, width = image.grid.height, image.grid.width
+    right, bottom = halo + -width % stride, halo + -height % stride
+    measured = functional.pad(image.inputs[None].to(device), (halo, right, halo, bottom))
+    prepared = network_input(measured, experiment.input).contiguous(memory_format=torch.channels_last)
+    outputs = network(prepared)[0, 0, halo : halo + height, halo : halo + width].float()
+    if experiment.output == "probability":
+        scaled = torch.sigmoid(outputs)
+    else:
+        scaled = (outputs / experiment.peak).clamp(0, 1)
+    return (scaled * 255).round().to(torch.uint8).cpu().numpy()

@@ -1,0 +1,81 @@
+"""The weights that training starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from karyon.errors import KaryonError
+from karyon.models.card import load_model, model_folder
+from karyon.models.encoder_weights import load_encoder
+from karyon.models.registry import blocks, build
+from karyon.training.experiment import Experiment, Start
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A network before its first step.
+
+    Attributes:
+        network: With its first weights.
+        frozen: The blocks that keep them.
+        words: Where the weights come from, for the user.
+    """
+
+    network: nn.Module
+    frozen: list[nn.Module]
+    words: str
+
+    def train(self) -> None:
+        """Training mode, but for frozen blocks: their batch norm keeps its statistics, nothing drops out."""
+        self.network.train()
+        for block in self.frozen:
+            block.eval()
+
+
+def starting_point(experiment: Experiment) -> StartingPoint:
+    """Build the network with random weights, with those of a model, or with an encoder from a file.
+
+    Raises:
+        KaryonError: The model or the file is not there, or is of another network; or all blocks are frozen.
+    """
+    network = build(experiment.architecture, **experiment.network_arguments)
+    if experiment.start is not None:
+        frozen = _continue(network, experiment, experiment.start)
+        words = f"weights of {experiment.start.model}, the first {len(frozen)} blocks frozen"
+        return StartingPoint(network, frozen, words)
+    if experiment.encoder_weights is not None:
+        load_encoder(network, Path(experiment.encoder_weights))
+        return StartingPoint(
+            network, [], f"encoder of {experiment.encoder_weights}, random weights elsewhere"
+        )
+    return StartingPoint(network, [], "random weights")
+
+
+def _continue(network: nn.Module, experiment: Experiment, start: Start) -> list[nn.Module]:
+    """Take over a model's weights, and freeze the first blocks; returns these."""
+    trained, card = load_model(model_folder(start.model))
+    for key, found, wanted in (
+        ("architecture", card.architecture, experiment.architecture),
+        ("input", card.input, experiment.input),
+    ):
+        if found != wanted:
+            raise KaryonError(f"start: {key} of {start.model} is {found}, the experiment's is {wanted}")
+    try:
+        network.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise KaryonError(
+            f"start: {start.model} was built with {card.arguments}, the experiment's network with "
+            f"{experiment.network_arguments}; take the same"
+        ) from error
+    pieces = blocks(network)
+    if start.freeze >= len(pieces):
+        raise KaryonError(
+            f"start: freeze is {start.freeze}, but {experiment.architecture} has {len(pieces)} blocks; "
+            "at least one must be left to train"
+        )
+    for block in pieces[: start.freeze]:
+        block.requires_grad_(False)
+    return pieces[: start.freeze]
