@@ -53,6 +53,15 @@ def test_percentiles_are_those_of_the_stained_pixels(
     np.testing.assert_allclose(fit.p99, np.percentile(amounts, 99, axis=1), rtol=0.12)
 
 
+def test_black_ink_changes_nothing(pixels: np.ndarray, glass: np.ndarray) -> None:
+    ink = np.random.default_rng(3).integers(20, 45, (len(pixels) // 6, 1)) + np.array([0, 4, 8])
+    inked = fit_stains(np.concatenate([pixels, ink.astype(np.uint8)]), glass, "HE")
+    clean = fit_stains(pixels, glass, "HE")
+    assert inked.pixels == clean.pixels
+    np.testing.assert_array_equal(inked.stain_matrix, clean.stain_matrix)
+    np.testing.assert_array_equal(inked.p99, clean.p99)
+
+
 def test_hematoxylin_is_first_whatever_the_order_of_the_start(
     pixels: np.ndarray, known_stains: np.ndarray, glass: np.ndarray
 ) -> None:
@@ -109,15 +118,21 @@ def in_one_stain(stain: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "rgb",
-    [in_one_stain(np.ones(3)), in_one_stain(np.array([0.6, 0.75, 0.28])), np.zeros((5000, 3), np.uint8)],
+    ("rgb", "reason"),
+    [
+        (in_one_stain(np.ones(3)), "degrees apart (a gray or single-stain slide)"),
+        (in_one_stain(np.array([0.6, 0.75, 0.28])), "degrees apart (a gray or single-stain slide)"),
+        (np.zeros((5000, 3), np.uint8), "only 0 stained pixels"),
+    ],
     ids=["gray", "one stain", "black"],
 )
 @pytest.mark.parametrize("stain", ["HE", "IHC"])
-def test_slide_without_two_stains_falls_back_to_the_reference(rgb: np.ndarray, stain: str) -> None:
+def test_slide_without_two_stains_falls_back_to_the_reference(
+    rgb: np.ndarray, reason: str, stain: str
+) -> None:
     fit = fit_stains(rgb, np.full(3, 245.0), stain)
     assert fit.source == f"reference_{stain}"
-    assert "degrees apart (a gray or single-stain slide)" in fit.reason
+    assert reason in fit.reason
     np.testing.assert_array_equal(fit.stain_matrix, reference_matrix(stain))
     assert fit.angle < 5
     assert np.isfinite(fit.p99).all()

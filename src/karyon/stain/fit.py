@@ -16,6 +16,8 @@ DICTIONARY_PENALTY = 0.1
 ITERATIONS = 1000
 # Pixels fainter than this (mean optical density) tell nothing of the stains.
 FAINTEST = 0.15
+# Denser than this in some colour, and in all at least this share of it, is black.
+BLACK_DENSITY, BLACK_EVENNESS = 1.2, 0.75
 MIN_PIXELS = 1000
 # Stains nearer than this are one stain; the fit is then replaced by the reference.
 MIN_ANGLE_DEGREES = 5.0
@@ -119,6 +121,16 @@ def dictionary(density: np.ndarray, start: np.ndarray) -> np.ndarray:
     return found[:, ::-1].copy() if found[0, 0] < found[0, 1] else found
 
 
+def _black(density: np.ndarray) -> np.ndarray:
+    """Pixels of black ink or carbon: dark, and of hardly any colour; bool, ``(n,)``.
+
+    No mixture of the stains is black. On kumar30 and cpm15 this leaves out 0 to 0.15 % of an image's pixels, on
+    two images of crchisto with black ink 12 and 14 %, which otherwise tilt the stains and stretch p99.
+    """
+    darkest = density.max(axis=1)
+    return (darkest > BLACK_DENSITY) & (density.min(axis=1) > BLACK_EVENNESS * darkest)
+
+
 def fit_stains(rgb: np.ndarray, i0: np.ndarray, stain: str) -> StainFit:
     """Fit a slide's stains to sampled tissue pixels.
 
@@ -131,8 +143,8 @@ def fit_stains(rgb: np.ndarray, i0: np.ndarray, stain: str) -> StainFit:
         The fit, or the reference matrix where the fit is degenerate.
     """
     density = optical_density(rgb, i0)
-    coloured = density.mean(axis=1) > FAINTEST
-    rgb, density = rgb[coloured], density[coloured]
+    stained = (density.mean(axis=1) > FAINTEST) & ~_black(density)
+    rgb, density = rgb[stained], density[stained]
     matrix, angle, reason = reference_matrix(stain), 0.0, ""
     if len(rgb) < MIN_PIXELS:
         reason = f"only {len(rgb)} stained pixels"
