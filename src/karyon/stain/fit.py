@@ -124,8 +124,8 @@ def dictionary(density: np.ndarray, start: np.ndarray) -> np.ndarray:
 def _black(density: np.ndarray) -> np.ndarray:
     """Pixels of black ink or carbon: dark, and of hardly any colour; bool, ``(n,)``.
 
-    No mixture of the stains is black. On kumar30 and cpm15 this leaves out 0 to 0.15 % of an image's pixels, on
-    two images of crchisto with black ink 12 and 14 %, which otherwise tilt the stains and stretch p99.
+    No mixture of the stains is black. On kumar30 and cpm15 this leaves out 0 to 0.15 % of an image's pixels,
+    on two images of crchisto with black ink 12 and 14 %, which otherwise tilt the stains and stretch p99.
     """
     darkest = density.max(axis=1)
     return (darkest > BLACK_DENSITY) & (density.min(axis=1) > BLACK_EVENNESS * darkest)
