@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from karyon.bench.bounds import measure_bounds
 from karyon.bench.evaluation import measure_evaluation
+from karyon.bench.inference import measure_inference
 from karyon.bench.matching import measure_matching
 from karyon.bench.measurement import Bench
 from karyon.bench.memory import measure_memory
@@ -12,6 +13,7 @@ from karyon.bench.pipeline import measure_pipeline
 from karyon.bench.postprocess import measure_postprocess
 from karyon.bench.slide import measure_slide
 from karyon.bench.stain import measure_stain
+from karyon.bench.training import measure_training
 
 BENCHES = {
     "memory": Bench(
@@ -33,6 +35,12 @@ BENCHES = {
     ),
     "evaluation": Bench(
         "stage evaluate on a slide of a million nuclei and annotations", measure_evaluation, 1_000_000
+    ),
+    "training": Bench(
+        "the training loop against its bare step, and what drawing crops costs", measure_training, 2_000
+    ),
+    "inference": Bench(
+        "every network as infer runs it and in bfloat16, against the network as built", measure_inference, 512
     ),
     "bounds": Bench("what the machine can do: decoding, arithmetic, compression", measure_bounds, 10_000),
 }
