@@ -16,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         type=int,
-        metavar="PX",
-        help="side of the slide or map; the goals are stated for the default",
+        metavar="N",
+        help="side of the slide or map in pixels, or number of points; goals are stated for the default",
     )
     parser.add_argument(
         "--cache",
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise KaryonError(f"there is no bench '{unknown[0]}'; expected one of {', '.join(BENCHES)}")
     if args.list:
         for name, bench in BENCHES.items():
-            print(f"{name:12} {bench.summary} (at {bench.side} px)")
+            print(f"{name:12} {bench.summary} (size {bench.side:,})")
         return 0
     for name in args.names or BENCHES:
         for measurement in BENCHES[name].measure(args.cache, args.size or BENCHES[name].side):
