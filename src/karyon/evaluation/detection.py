@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from karyon.evaluation.counts import Additive, Rates, ratio
 from karyon.evaluation.matching import Matches
 
 
 @dataclass(frozen=True)
-class DetectionScore:
+class DetectionScore(Rates, Additive):
     """Counts of one image or, added with ``+``, of several pooled.
 
     A figure whose denominator is 0 is NaN, not 0 or 1: an image without nuclei and without detections says
@@ -34,39 +35,15 @@ class DetectionScore:
     distance_sum: float = 0.0
     distance_square_sum: float = 0.0
 
-    def __add__(self, other: DetectionScore) -> DetectionScore:
-        return DetectionScore(
-            self.tp + other.tp,
-            self.fp + other.fp,
-            self.fn + other.fn,
-            self.distance_sum + other.distance_sum,
-            self.distance_square_sum + other.distance_square_sum,
-        )
-
-    @property
-    def precision(self) -> float:
-        """``tp / (tp + fp)``; NaN without detections."""
-        return _ratio(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """``tp / (tp + fn)``; NaN without annotations."""
-        return _ratio(self.tp, self.tp + self.fn)
-
-    @property
-    def f1(self) -> float:
-        """``2 tp / (2 tp + fp + fn)``; 0 where either side alone is empty, NaN where both are."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
     @property
     def distance_mean(self) -> float:
         """Mean distance of the matched pairs; NaN without any."""
-        return _ratio(self.distance_sum, self.tp)
+        return ratio(self.distance_sum, self.tp)
 
     @property
     def distance_sd(self) -> float:
         """Standard deviation of the distances over all matched pairs (divisor ``tp``); NaN without any."""
-        variance = _ratio(self.distance_square_sum, self.tp) - self.distance_mean**2
+        variance = ratio(self.distance_square_sum, self.tp) - self.distance_mean**2
         return math.sqrt(max(variance, 0.0)) if self.tp else math.nan
 
 
@@ -160,7 +137,3 @@ def _columns(side: Side, which: np.ndarray, at: np.ndarray, rows: np.ndarray) ->
         index=at,
     )
     return present.reindex(rows)
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan

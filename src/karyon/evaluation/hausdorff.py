@@ -14,6 +14,7 @@ from numba import njit
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
+from karyon.evaluation.counts import Additive
 from karyon.evaluation.overlap import best_pairs, overlap_of_maps
 
 NO_LIMIT = np.iinfo(np.int64).max
@@ -35,7 +36,7 @@ class ForegroundDistance:
 
 
 @dataclass(frozen=True)
-class ObjectHausdorffScore:
+class ObjectHausdorffScore(Additive):
     """Distances of the objects of both sides, each weighted by its object's area; added with ``+``, pooled.
 
     Attributes:
@@ -52,15 +53,6 @@ class ObjectHausdorffScore:
     truth_sum: float
     truth_area: float
     left_out: int
-
-    def __add__(self, other: ObjectHausdorffScore) -> ObjectHausdorffScore:
-        return ObjectHausdorffScore(
-            self.predicted_sum + other.predicted_sum,
-            self.predicted_area + other.predicted_area,
-            self.truth_sum + other.truth_sum,
-            self.truth_area + other.truth_area,
-            self.left_out + other.left_out,
-        )
 
     @property
     def object_hausdorff(self) -> float:

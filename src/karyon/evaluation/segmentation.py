@@ -8,11 +8,11 @@ figures are NaN.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from karyon.evaluation.counts import Additive, Rates, ratio
 from karyon.evaluation.overlap import Overlap, best_pairs
 from karyon.evaluation.segmentation_matching import heaviest_pairs, match_by_iou
 
@@ -20,7 +20,7 @@ IOU_SWEEP = tuple(percent / 100 for percent in range(50, 100, 5))
 
 
 @dataclass(frozen=True)
-class DiceScore:
+class DiceScore(Additive):
     """Foreground against foreground.
 
     Attributes:
@@ -31,17 +31,14 @@ class DiceScore:
     intersection: float
     total: float
 
-    def __add__(self, other: DiceScore) -> DiceScore:
-        return DiceScore(self.intersection + other.intersection, self.total + other.total)
-
     @property
     def dice(self) -> float:
         """``2 |P and T| / (|P| + |T|)``; 0 where one side alone is empty, NaN where both are."""
-        return _ratio(2 * self.intersection, self.total)
+        return ratio(2 * self.intersection, self.total)
 
 
 @dataclass(frozen=True)
-class ObjectDiceScore:
+class ObjectDiceScore(Additive):
     """Dice coefficients of the objects of both sides, each weighted by its object's area.
 
     Attributes:
@@ -56,24 +53,16 @@ class ObjectDiceScore:
     truth_sum: float
     truth_area: float
 
-    def __add__(self, other: ObjectDiceScore) -> ObjectDiceScore:
-        return ObjectDiceScore(
-            self.predicted_sum + other.predicted_sum,
-            self.predicted_area + other.predicted_area,
-            self.truth_sum + other.truth_sum,
-            self.truth_area + other.truth_area,
-        )
-
     @property
     def object_dice(self) -> float:
         """Mean of both sides' weighted means; 0 where one side alone is empty, NaN where both are."""
         if not self.predicted_area or not self.truth_area:
-            return _ratio(0.0, self.predicted_area + self.truth_area)
+            return ratio(0.0, self.predicted_area + self.truth_area)
         return (self.predicted_sum / self.predicted_area + self.truth_sum / self.truth_area) / 2
 
 
 @dataclass(frozen=True)
-class AggregatedJaccard:
+class AggregatedJaccard(Additive):
     """An aggregated Jaccard index, AJI or AJI+.
 
     Attributes:
@@ -84,17 +73,14 @@ class AggregatedJaccard:
     intersection: float
     union: float
 
-    def __add__(self, other: AggregatedJaccard) -> AggregatedJaccard:
-        return AggregatedJaccard(self.intersection + other.intersection, self.union + other.union)
-
     @property
     def index(self) -> float:
         """``intersection / union``; 0 where one side alone is empty, NaN where both are."""
-        return _ratio(self.intersection, self.union)
+        return ratio(self.intersection, self.union)
 
 
 @dataclass(frozen=True)
-class InstanceScore:
+class InstanceScore(Rates, Additive):
     """Counts of one-to-one matched objects, and how well the matched ones overlap.
 
     ``f1``, ``mean_iou`` and ``panoptic_quality`` are DQ, SQ and PQ if the objects were matched at an IoU
@@ -112,35 +98,15 @@ class InstanceScore:
     fn: int
     iou_sum: float
 
-    def __add__(self, other: InstanceScore) -> InstanceScore:
-        return InstanceScore(
-            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.iou_sum + other.iou_sum
-        )
-
-    @property
-    def precision(self) -> float:
-        """``tp / (tp + fp)``; NaN without predicted objects."""
-        return _ratio(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """``tp / (tp + fn)``; NaN without true objects."""
-        return _ratio(self.tp, self.tp + self.fn)
-
-    @property
-    def f1(self) -> float:
-        """``2 tp / (2 tp + fp + fn)``, DQ; 0 where either side alone is empty, NaN where both are."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
     @property
     def mean_iou(self) -> float:
         """Mean intersection over union of the matched pairs, SQ; NaN without any."""
-        return _ratio(self.iou_sum, self.tp)
+        return ratio(self.iou_sum, self.tp)
 
     @property
     def panoptic_quality(self) -> float:
         """``iou_sum / (tp + fp / 2 + fn / 2)``, PQ; 0 without a match, NaN where both sides are empty."""
-        return _ratio(2 * self.iou_sum, 2 * self.tp + self.fp + self.fn)
+        return ratio(2 * self.iou_sum, 2 * self.tp + self.fp + self.fn)
 
 
 def score_dice(overlap: Overlap) -> DiceScore:
@@ -232,7 +198,3 @@ def _aggregate(overlap: Overlap, pairs: np.ndarray) -> AggregatedJaccard:
         overlap.union[pairs].sum() + overlap.predicted_area[alone].sum() + overlap.truth_area[missed].sum()
     )
     return AggregatedJaccard(float(overlap.area[pairs].sum()), float(union))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan

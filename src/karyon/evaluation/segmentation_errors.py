@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from karyon.evaluation.counts import Additive, Rates, ratio
 from karyon.evaluation.overlap import Overlap
 from karyon.evaluation.segmentation_matching import match_by_dice
 
@@ -15,7 +15,7 @@ INSIDE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class SegmentationErrors:
+class SegmentationErrors(Rates, Additive):
     """Counts of one image or, added with ``+``, of several pooled.
 
     A rate whose denominator is 0 is NaN.
@@ -36,16 +36,6 @@ class SegmentationErrors:
     over_segmented: int
     dice_sum: float
 
-    def __add__(self, other: SegmentationErrors) -> SegmentationErrors:
-        return SegmentationErrors(
-            self.tp + other.tp,
-            self.missed + other.missed,
-            self.under_segmented + other.under_segmented,
-            self.false + other.false,
-            self.over_segmented + other.over_segmented,
-            self.dice_sum + other.dice_sum,
-        )
-
     @property
     def fn(self) -> int:
         """True nuclei without a match, ``missed + under_segmented``."""
@@ -57,39 +47,24 @@ class SegmentationErrors:
         return self.false + self.over_segmented
 
     @property
-    def precision(self) -> float:
-        """``tp / (tp + fp)``; NaN without predictions."""
-        return _ratio(self.tp, self.tp + self.fp)
-
-    @property
-    def recall(self) -> float:
-        """``tp / (tp + fn)``; NaN without true nuclei."""
-        return _ratio(self.tp, self.tp + self.fn)
-
-    @property
-    def f1(self) -> float:
-        """``2 tp / (2 tp + fp + fn)``; 0 where either side alone is empty, NaN where both are."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
-    @property
     def dice(self) -> float:
         """Mean Dice coefficient of the matched pairs (NB, equation 5); NaN without any."""
-        return _ratio(self.dice_sum, self.tp)
+        return ratio(self.dice_sum, self.tp)
 
     @property
     def missed_rate(self) -> float:
         """MDR, ``MD / (FN + TP)``: share of the true nuclei that were not found."""
-        return _ratio(self.missed, self.tp + self.fn)
+        return ratio(self.missed, self.tp + self.fn)
 
     @property
     def false_rate(self) -> float:
         """FDR, ``FD / (TP + FP)``: share of the predictions where no nucleus is."""
-        return _ratio(self.false, self.tp + self.fp)
+        return ratio(self.false, self.tp + self.fp)
 
     @property
     def under_segmentation_rate(self) -> float:
         """USR, ``US / (FN + TP - MD)``: of the true nuclei in matched predictions, the share merged."""
-        return _ratio(self.under_segmented, self.tp + self.under_segmented)
+        return ratio(self.under_segmented, self.tp + self.under_segmented)
 
     @property
     def over_segmentation_rate(self) -> float:
@@ -98,7 +73,7 @@ class SegmentationErrors:
         The paper prints ``FP + TP + FD``, but what it describes there, the number of segmented nuclei in the
         region of the matched true ones, is the count with the minus.
         """
-        return _ratio(self.over_segmented, self.tp + self.over_segmented)
+        return ratio(self.over_segmented, self.tp + self.over_segmented)
 
 
 def count_errors(overlap: Overlap) -> SegmentationErrors:
@@ -135,7 +110,3 @@ def count_errors(overlap: Overlap) -> SegmentationErrors:
 def _lies_in(rows: np.ndarray, areas: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Whether the pairs' areas ``inside`` make up more than half of each object, bool, ``(n,)``."""
     return np.bincount(rows, weights=inside, minlength=len(areas)) > INSIDE_SHARE * areas
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
