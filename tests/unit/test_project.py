@@ -23,6 +23,7 @@ LAYERS = (
     "evaluation",
     "training",
     "cohort",
+    "study",
     "demo",
     "bench",
     "cli",

@@ -12,12 +12,14 @@ from karyon.errors import KaryonError
 COMMANDS = (
     "bench",
     "demo_slides",
+    "downsample",
     "evaluate",
     "link_profiles",
     "models",
     "preview_augmentation",
     "scores",
     "sheet",
+    "study",
     "train",
 )
 

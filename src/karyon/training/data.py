@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from karyon.io.annotations import (
     read_points,
 )
 from karyon.io.sheets import read_sheet
-from karyon.io.slides import Slide, open_slide
+from karyon.io.slides import open_slide
 from karyon.stain.fit import StainFit
 from karyon.stain.inputs import Measured
 from karyon.stain.sample import separate_slide
@@ -69,21 +70,38 @@ def load_datasets(experiment: Experiment) -> tuple[list[TrainingImage], list[Tra
         KaryonError: A sheet has mistakes, an image cannot be read, a dataset has no image of a split, or
             training images share a patient with others (:func:`check_splits`).
     """
-    sheets = [read_sheet(dataset.sheet_path()) for dataset in experiment.datasets]
-    check_splits(experiment.datasets, sheets)
-    chosen: tuple[list[TrainingImage], list[TrainingImage]] = [], []
-    for number, (dataset, sheet) in enumerate(zip(experiment.datasets, sheets, strict=True)):
-        for images, splits in zip(chosen, (dataset.train_splits, dataset.validation_splits), strict=True):
-            for split in splits:
-                rows = sheet[sheet["split"] == split]
-                if rows.empty:
-                    raise KaryonError(
-                        f"{dataset.sheet_path()}: no image has the split '{split}'; the sheet has "
-                        f"{', '.join(repr(name) for name in sorted(set(sheet['split'])))}"
-                    )
-                bar = tqdm(rows.iterrows(), total=len(rows), desc=f"reading {split}", disable=None)
-                images += [load_image(row, experiment, number) for _, row in bar]
-    return chosen
+    check_splits(experiment.datasets, [read_sheet(dataset.sheet_path()) for dataset in experiment.datasets])
+    images: list[TrainingImage] = []
+    validation: list[TrainingImage] = []
+    for number, dataset in enumerate(experiment.datasets):
+        for split in dataset.train_splits:
+            images += load_split(experiment, number, split)
+        for split in dataset.validation_splits:
+            validation += load_split(experiment, number, split)
+    return images, validation
+
+
+def load_split(experiment: Experiment, number: int, split: str) -> list[TrainingImage]:
+    """The images of one split of one dataset.
+
+    Args:
+        experiment: Its ``mpp``, ``input`` and target.
+        number: Which of its datasets.
+        split: A value of the sheet's column ``split``.
+
+    Raises:
+        KaryonError: The sheet has mistakes or no such split, or an image cannot be read.
+    """
+    path = experiment.datasets[number].sheet_path()
+    sheet = read_sheet(path)
+    rows = sheet[sheet["split"] == split]
+    if rows.empty:
+        raise KaryonError(
+            f"{path}: no image has the split '{split}'; the sheet has "
+            f"{', '.join(repr(name) for name in sorted(set(sheet['split'])))}"
+        )
+    bar = tqdm(rows.iterrows(), total=len(rows), desc=f"reading {split}", disable=None)
+    return [load_image(row, experiment, number) for _, row in bar]
 
 
 @dataclass(frozen=True)
@@ -168,7 +186,7 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
                 f"{row['path']}: {grid.width} x {grid.height} pixels at {experiment.mpp} microns per pixel; "
                 f"training holds images of up to {MAX_PIXELS:,} pixels: cut annotated fields out of it"
             )
-        fit = None if experiment.input == "RGB" else _fit(slide, row["stain"])
+        fit = None if experiment.input == "RGB" else _fit(row["path"], facts.mpp, row["stain"])
         rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
     annotation, truth = _read_annotation(row, (facts.width, facts.height), facts.mpp)
     target = TARGETS[experiment.target](annotation, grid, facts.mpp, **experiment.target_arguments)
@@ -186,11 +204,16 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
     )
 
 
-def _fit(slide: Slide, stain: str) -> StainFit:
-    """The stains of an image, as those of a slide with the configuration's defaults."""
-    thumbnail, _ = read_thumbnail(slide, MASK_MPP)
-    mask = tissue_mask(thumbnail, MASK_MPP, "otsu", 0.0)
-    return separate_slide(slide, mask, thumbnail, stain, SAMPLE_PIXELS)
+@cache
+def _fit(path: str, mpp: float, stain: str) -> StainFit:
+    """The stains of an image, as those of a slide with the configuration's defaults.
+
+    The runs of a study read the same images over and over, and this takes most of the time.
+    """
+    with open_slide(path, mpp) as slide:
+        thumbnail, _ = read_thumbnail(slide, MASK_MPP)
+        mask = tissue_mask(thumbnail, MASK_MPP, "otsu", 0.0)
+        return separate_slide(slide, mask, thumbnail, stain, SAMPLE_PIXELS)
 
 
 def _read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> tuple[Annotation, np.ndarray]:

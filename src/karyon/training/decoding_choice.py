@@ -52,7 +52,7 @@ def choose_decoding(
     for image in images:
         values = predict_map(network, image, experiment)
         for decoding, found in _readings(values, experiment):
-            points = image.grid.to_level0(np.stack([found.x, found.y], axis=1))
+            points = _points(found, image)
             matches = match_points(points, image.truth, RADIUS_UM / image.mpp)
             totals[decoding] += score_detection(matches, len(points), len(image.truth), image.mpp)
     best = max(totals, key=lambda decoding: totals[decoding].f1)
@@ -61,6 +61,22 @@ def choose_decoding(
         close = [decoding for decoding, score in totals.items() if score.f1 >= enough]
         best = min(close, key=lambda one: (abs(one.threshold - PAPER_THRESHOLD), -totals[one].f1))
     return best, totals[best]
+
+
+def find_nuclei(
+    network: nn.Module, image: TrainingImage, experiment: Experiment, decoding: Decoding
+) -> np.ndarray:
+    """Nuclei of an image, decoded as in the slide workflow.
+
+    Returns:
+        Centroids in level-0 pixels, float64, ``(n, 2)``.
+    """
+    values = predict_map(network, image, experiment)
+    return _points(decode(values, decoding, int(values.max()), experiment.mpp), image)
+
+
+def _points(found: Components, image: TrainingImage) -> np.ndarray:
+    return image.grid.to_level0(np.stack([found.x, found.y], axis=1))
 
 
 def _readings(values: np.ndarray, experiment: Experiment) -> Iterator[tuple[Decoding, Components]]:

@@ -128,6 +128,8 @@ class Experiment:
         ema: Decay of the moving average of the weights, which is what is shipped; 0 for none.
         validate_every: Steps between validations, and between checkpoints.
         patience: Validations without a better F1 after which training stops; 0 for never.
+        snapshot_every: Steps between the models that are kept of the way, in ``<run>/snapshots/<step>/``; a
+            multiple of ``validate_every``, 0 for none.
         seed: Of everything.
         precision: ``bfloat16`` computes convolutions in it, on GPUs and CPUs made for it.
         start: A model to fine-tune; ``None`` starts afresh.
@@ -157,6 +159,7 @@ class Experiment:
     clip: Positive = 5.0
     ema: Share = 0.999
     patience: Annotated[int, Range(0)] = 0
+    snapshot_every: Annotated[int, Range(0)] = 0
     seed: Annotated[int, Range(0)] = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     start: Start | None = None
@@ -185,17 +188,38 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         KaryonError: Not YAML, or with mistakes; the message lists all of them, one a line.
     """
+    return as_experiment(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        KaryonError: It cannot be read, or is not YAML.
+    """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise KaryonError(f"{path}: cannot be read ({error})") from error
+
+
+def as_experiment(content: object, source: str) -> Experiment:
+    """An experiment from YAML's mappings, lists and plain values.
+
+    Args:
+        content: What YAML gave.
+        source: What messages call it, such as the file's name.
+
+    Raises:
+        KaryonError: It has mistakes; the message lists all of them, one a line.
+    """
     try:
         experiment = read_settings(Experiment, content)
     except ValueError as error:
-        raise KaryonError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
+        raise KaryonError("\n".join(f"{source}: {line}" for line in str(error).splitlines())) from error
     mistakes = list(_mistakes(experiment))
     if mistakes:
-        raise KaryonError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
+        raise KaryonError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
     return experiment
 
 
@@ -213,6 +237,11 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
     low, high = experiment.augmentation.scale
     if low > high:
         yield f"augmentation.scale is [{low}, {high}]; expected the smaller first."
+    if experiment.snapshot_every % experiment.validate_every:
+        yield (
+            f"snapshot_every is {experiment.snapshot_every}; expected a multiple of validate_every, "
+            f"{experiment.validate_every}, where a snapshot's decoding is chosen."
+        )
     if experiment.start is not None and experiment.encoder_weights is not None:
         yield "start and encoder_weights: both say what to start from; leave one out."
 

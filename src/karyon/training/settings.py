@@ -41,7 +41,7 @@ def read_settings(settings: type[T], content: object) -> T:
     """Fill a dataclass, and the dataclasses in it, from YAML's mappings, lists and plain values.
 
     Types are those of the annotations: text, numbers (``Annotated`` with a :class:`Range`), true or false,
-    ``Literal``, ``tuple``, ``dict`` with text as keys, dataclasses, and ``| None``.
+    ``Literal``, ``tuple``, ``dict`` with text as keys, dataclasses, ``Any``, and ``| None``.
 
     Args:
         settings: The dataclass.
@@ -94,6 +94,8 @@ def _mapping_mistakes(value: Any, settings: Any, key: str) -> Iterator[str]:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value without parts is of a type."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
     if origin is Annotated:
         return _fits(value, arguments[0]) and value in arguments[1]
     if origin is Literal:
@@ -155,6 +157,8 @@ def _words(hint: Any) -> str:
         return "one of " + ", ".join(arguments)
     if origin in (Union, types.UnionType):
         return ", or ".join(_words(part) for part in arguments)
+    if hint is Any:
+        return "a value"
     return "null" if hint is types.NoneType else TYPE_WORDS[PLAIN[hint]]
 
 
