@@ -23,6 +23,7 @@ lint: $(VENV)/.installed $(DEMO)
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
+	$(BIN)/snakemake --lint --config experiments=switch_unet
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

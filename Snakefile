@@ -6,23 +6,32 @@ min_version("9.19")
 configfile: "config/config.yaml"
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/tissue.smk"
-include: "workflow/rules/stain.smk"
-include: "workflow/rules/infer.smk"
-include: "workflow/rules/stitch.smk"
-include: "workflow/rules/nuclei.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/summary.smk"
+if "experiments" in config:
 
+    include: "workflow/rules/train.smk"
 
-report: "workflow/report/workflow.rst"
+    rule models:
+        default_target: True
+        input:
+            expand("results/models/{experiment}/card.yaml", experiment=WANTED),
 
+else:
 
-rule all:
-    default_target: True
-    input:
-        f"results/{COHORT}/slides.parquet",
-        f"results/{COHORT}/scores.parquet",
-        f"results/{COHORT}/report",
-        f"results/{COHORT}/verdict.txt",
+    include: "workflow/rules/common.smk"
+    include: "workflow/rules/tissue.smk"
+    include: "workflow/rules/stain.smk"
+    include: "workflow/rules/infer.smk"
+    include: "workflow/rules/stitch.smk"
+    include: "workflow/rules/nuclei.smk"
+    include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/summary.smk"
+
+    report: "workflow/report/workflow.rst"
+
+    rule all:
+        default_target: True
+        input:
+            f"results/{COHORT}/slides.parquet",
+            f"results/{COHORT}/scores.parquet",
+            f"results/{COHORT}/report",
+            f"results/{COHORT}/verdict.txt",

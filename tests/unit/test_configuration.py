@@ -20,7 +20,7 @@ def test_defaults_fill_what_is_not_given_at_every_depth():
     assert complete == {
         "cohort": "mine",
         "sheet": "mine.tsv",
-        "model": "switch_unet",
+        "model": "karyon_default",
         "shard_size": 64,
         "retries": 1,
         "missing_slides": "error",

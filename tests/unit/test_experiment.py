@@ -162,6 +162,14 @@ def test_data_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
         ),
         ({"datasets": [{"sheet": "a", "train_splits": ["TD"]}]}, "none has validation_splits"),
         (
+            {"decoding_of": "switch_unet", "schedule": {"name": "constant"}},
+            "decoding_of and validation_splits: both choose the decoding",
+        ),
+        (
+            {"decoding_of": "switch_unet", "datasets": [{"sheet": "a", "train_splits": ["TD"]}]},
+            "patience and the schedule plateau need",
+        ),
+        (
             {"datasets": [{"sheet": "a", "train_splits": [], "validation_splits": ["VD"]}]},
             "none has train_splits",
         ),
@@ -169,6 +177,7 @@ def test_data_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
             {"datasets": [{"sheet": "a", "train_splits": ["x"], "validation_splits": ["x"]}]},
             r"datasets\[0\]: 'x' is in train_splits and in validation_splits",
         ),
+        ({"snapshot_every": 15}, "snapshot_every is 15; expected a multiple of validate_every, 10"),
         ({"encoder_weights": "vgg11.pth"}, "start and encoder_weights: both say what to start from"),
     ],
 )

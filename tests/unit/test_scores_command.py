@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from karyon.cli.main import main
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.scores import score_table
+from karyon.models.card import model_folder, read_card, write_card
 
 COUNTS = ("tp", "fp", "fn", "distance_sum", "distance_square_sum")
 # Organ, split, patient; counts at 4 um and at 2 um; curve: threshold, tp, fp, fn.
@@ -180,3 +182,20 @@ def test_what_cannot_be_printed_is_refused_with_what_can(
 ) -> None:
     assert main(["scores", str(cohort.parent / words[0]), *words[1:]]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_scores_go_into_the_models_card_and_no_others(
+    cohort: Path, scores: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = read_card(model_folder("switch_unet"))
+    (tmp_path / "a_model").mkdir()
+    write_card(tmp_path / "a_model", replace(shipped, name="a_model", metrics={"validation": {"f1": 0.5}}))
+    scores(cohort, "--split", "test", "--card", tmp_path / "a_model")
+    metrics = read_card(tmp_path / "a_model").metrics
+    assert metrics["validation"] == {"f1": 0.5}
+    test = metrics["test"]
+    assert isinstance(test, dict)
+    assert (test["images"], test["slides"], test["annotated"]) == ("test of cohort", 2, 12)
+    assert test["radius_um"][4.0]["f1"] == [0.7826, 0.4, 0.8889]
+    assert main(["scores", str(cohort), "--card", str(model_folder("switch_unet"))]) == 1
+    assert "--card is of switch_unet, the scores are of a_model" in capsys.readouterr().err

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,17 +17,20 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
+from karyon.errors import KaryonError
 from karyon.inference.predict import Predictor, input_layer
 from karyon.io.schemas import REPOSITORY
-from karyon.models.card import load_model
-from karyon.models.registry import build, halo_and_stride
+from karyon.models.card import load_model, model_folder, read_card
+from karyon.models.registry import blocks, build, halo_and_stride
 from karyon.stain.fit import StainFit, reference_matrix
 from karyon.tiles.grid import Grid
 from karyon.training.data import load_datasets
 from karyon.training.decoding_choice import choose_decoding, predict_map
 from karyon.training.experiment import read_experiment
 from karyon.training.ship import train_and_ship
+from karyon.training.start import starting_point
 
 FIT = StainFit(
     "HE",
@@ -60,6 +67,15 @@ def sheet(
     return tmp_path / "sheet.tsv"
 
 
+def write_experiment(sheet: Path, preset: str, **changes: Any) -> Path:
+    """A preset on the sheet's two images, with changes."""
+    content = yaml.safe_load((REPOSITORY / "config" / "experiments" / f"{preset}.yaml").read_text())
+    content["datasets"] = [{"sheet": str(sheet), "train_splits": ["train"], "validation_splits": ["val"]}]
+    path = sheet.parent / "small.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
 @pytest.mark.parametrize(
     ("preset", "network_input", "channels"),
     [
@@ -72,12 +88,9 @@ def sheet(
 def test_trained_model_runs_on_slides_by_its_card_alone(
     sheet: Path, preset: str, network_input: str, channels: int
 ) -> None:
-    content = yaml.safe_load((REPOSITORY / "config" / "experiments" / f"{preset}.yaml").read_text())
     small = {"width": 2, "depth": 2} if preset == "switch_unet" else {"width": 2}
-    content |= {"arguments": small, "steps": 2, "batch": 2, "crop_px": 32, "input": network_input}
-    content["datasets"] = [{"sheet": str(sheet), "train_splits": ["train"], "validation_splits": ["val"]}]
-    (sheet.parent / "small.yaml").write_text(yaml.safe_dump(content))
-    experiment = read_experiment(sheet.parent / "small.yaml")
+    changes = {"arguments": small, "steps": 2, "batch": 2, "crop_px": 32, "input": network_input}
+    experiment = read_experiment(write_experiment(sheet, preset, **changes))
     folder = sheet.parent / "model"
     written = train_and_ship(
         experiment, sheet.parent / "run", folder, threads=1, command="karyon train small.yaml"
@@ -111,3 +124,111 @@ def test_trained_model_runs_on_slides_by_its_card_alone(
     expected = predict_map(trained, blank, experiment)
     inner = slice(card.halo_px, -card.halo_px)
     assert np.abs(found[inner, inner].astype(int) - expected[inner, inner]).max() <= 1
+
+
+def test_decoding_of_another_model_frees_all_images_for_training(sheet: Path) -> None:
+    every = [{"sheet": str(sheet), "train_splits": ["train", "val"]}]
+    small = {"arguments": {"width": 2, "depth": 2}, "steps": 2, "batch": 2, "crop_px": 32}
+    path = write_experiment(sheet, "switch_unet", **small, datasets=every, decoding_of="switch_unet")
+    folder = sheet.parent / "model"
+    card = train_and_ship(read_experiment(path), sheet.parent / "run", folder, threads=1, command="")
+    assert card is not None
+    assert card.decoding == read_card(model_folder("switch_unet")).decoding
+    assert card.training["train_images"] == ["train", "val"]
+    assert card.metrics == {}
+    assert Image.open(folder / "curves.png").size[0] > 500
+
+    peaks = {"decoding": "peaks"}
+    path = write_experiment(sheet, "switch_unet", **small, **peaks, datasets=every, decoding_of="switch_unet")
+    with pytest.raises(KaryonError, match="switch_unet is read by components, the experiment is by peaks"):
+        train_and_ship(read_experiment(path), sheet.parent / "other", folder, threads=1, command="")
+
+
+def test_snapshot_is_a_model_to_go_on_from(sheet: Path) -> None:
+    small = {"arguments": {"width": 2, "depth": 2}, "batch": 2, "crop_px": 32}
+    often = {"steps": 4, "validate_every": 1, "snapshot_every": 2}
+    experiment = read_experiment(write_experiment(sheet, "switch_unet", **small, **often))
+    run, output = sheet.parent / "run", sheet.parent / "model"
+    train_and_ship(experiment, run, output, threads=1, command="")
+    assert sorted(path.name for path in (run / "snapshots").iterdir()) == ["2", "4"]
+    # The last one is the model itself: its weights, and the decoding that suits them.
+    early, first = load_model(run / "snapshots" / "2")
+    (_, last), (_, card) = load_model(run / "snapshots" / "4"), load_model(output)
+    assert last == replace(card, name="switch_unet_4")
+    assert (first.name, first.mpp, first.halo_px) == ("switch_unet_2", card.mpp, card.halo_px)
+    assert first.sha256 != last.sha256
+    assert 0 < float(str(first.training["seconds"])) < float(str(last.training["seconds"]))
+    _, validation = load_datasets(experiment)
+    decoding, score = choose_decoding(early, validation, experiment)
+    assert first.decoding == decoding
+    assert first.metrics["validation"]["f1"] == round(score.f1, 4)  # type: ignore[index]
+
+    start = {"start": {"model": str(run / "snapshots" / "2")}}
+    tuned = read_experiment(write_experiment(sheet, "switch_unet", **small, **often, **start))
+    begun = starting_point(tuned).network.state_dict()
+    for name, weights in early.state_dict().items():
+        assert torch.equal(begun[name], weights)
+
+
+def test_two_processes_train_as_one_does(sheet: Path) -> None:
+    # No batch norm, a loss that is a mean over pixels; F1 lowers the rate, and the first blocks are frozen.
+    folder = sheet.parent
+    changes: dict[str, Any] = {
+        "architecture": "vgg_unet",
+        "arguments": {"width": 2},
+        "loss": "bce",
+        "loss_arguments": {},
+        "batch": 4,
+        "crop_px": 32,
+        "steps": 12,
+        "validate_every": 2,
+        "snapshot_every": 6,
+        "optimiser": {"name": "sgd", "learning_rate": 0.2},
+        "schedule": {"name": "plateau", "factor": 0.5, "patience": 1},
+        "ema": 0.5,
+    }
+    base = read_experiment(write_experiment(sheet, "switch_unet", **changes | {"steps": 1}))
+    train_and_ship(base, folder / "base_run", folder / "base", threads=1, command="")
+    changes |= {"start": {"model": str(folder / "base"), "freeze": 2}}
+    path = write_experiment(sheet, "switch_unet", **changes)
+    train_and_ship(read_experiment(path), folder / "run_1", folder / "model_1", threads=1, command="")
+
+    command = [sys.executable, "-m", "karyon.cli.main", "train", str(path), "--devices", "2"]
+    command += ["--run", str(folder / "run_2"), "--output", str(folder / "model_2"), "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("model_2") == 1, "the second process has written too"
+
+    for name in ("snapshots/6", "snapshots/12"):
+        (one, _), (two, card) = (load_model(folder / f"run_{number}" / name) for number in (1, 2))
+        assert_nearly_equal(one, two)
+        assert card.name == f"switch_unet_{name.removeprefix('snapshots/')}"
+    (start, _), (one, _), (two, _) = (load_model(folder / name) for name in ("base", "model_1", "model_2"))
+    assert_nearly_equal(one, two)
+    # All weights went much further than the two differ, but for the frozen ones.
+    for k, (before, after) in enumerate(zip(blocks(start), blocks(two), strict=True)):
+        for old, new in zip(before.parameters(), after.parameters(), strict=True):
+            assert torch.equal(old, new) if k < 2 else (old - new).abs().max() > 50 * CLOSE
+    rows = [pd.read_parquet(folder / f"run_{number}" / "log.parquet") for number in (1, 2)]
+    same = ["step", "loss", "lr", "f1", "threshold"]
+    np.testing.assert_allclose(rows[1][same], rows[0][same], rtol=1e-5)
+    assert rows[0]["lr"].nunique() > 1
+    # One file of each kind, and nothing half written.
+    names = sorted(path.name.split(".")[0] for path in (folder / "run_2").iterdir())
+    assert names == ["checkpoint", "events", "log", "snapshots"]
+
+
+CLOSE = 1e-6
+
+
+def assert_nearly_equal(one: nn.Module, two: nn.Module) -> None:
+    for (name, first), second in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
+        assert (first - second).abs().max() <= CLOSE, name
+
+
+@pytest.mark.parametrize("devices", [0, 2])
+def test_batch_that_the_devices_cannot_share_is_refused(sheet: Path, devices: int) -> None:
+    experiment = read_experiment(write_experiment(sheet, "switch_unet", batch=3))
+    with pytest.raises(KaryonError, match=f"--devices is {devices} and the experiment's batch 3"):
+        train_and_ship(experiment, sheet.parent / "run", sheet.parent / "model", 1, "", devices=devices)

@@ -9,16 +9,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from karyon.errors import KaryonError
+from karyon.evaluation.detection import DetectionScore
+from karyon.models.card import Decoding
 from karyon.tiles.grid import Grid
 from karyon.training.augmentation import Augmentation
 from karyon.training.data import TrainingImage
@@ -86,6 +92,14 @@ def log_of(folder: Path) -> pd.DataFrame:
 
 def checkpoint_of(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "checkpoint.ckpt", weights_only=True)
+
+
+def curves_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of each curve, as TensorBoard shows them."""
+    shown = EventAccumulator(str(folder)).Reload()
+    return {
+        name: [(point.step, point.value) for point in shown.Scalars(name)] for name in shown.Tags()["scalars"]
+    }
 
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -173,6 +187,34 @@ def test_killed_run_ends_as_an_undisturbed_one_to_the_last_bit(
     assert set(expected) >= {"network", "average", "optimiser", "schedule", "stopping", "best", "log"}
     assert_equal_to_the_last_bit(found, expected)
     assert log_of(tmp_path)["step"].tolist() == [10, 20, 30]
+
+
+def test_run_that_died_in_a_snapshot_goes_on_and_its_curves_have_no_step_twice(
+    undisturbed: tuple[nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TensorBoard reads files by the second in which they were begun: here a minute lies between any two.
+    monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=count(1e9, 60).__next__))
+    experiment, image, seen = replace(EXPERIMENT, snapshot_every=20), synthetic_image(), []
+
+    def snapshot(step: int, network: nn.Module, decoding: Decoding, score: DetectionScore) -> None:
+        seen.append((step, decoding.threshold, score.f1))
+        if len(seen) == 1:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(experiment, [image], [image], tmp_path, threads=1, snapshot=snapshot)
+    assert checkpoint_of(tmp_path)["step"] == 10
+    assert len(curves_of(tmp_path)["loss"]) == 2
+    resumed = train(experiment, [image], [image], tmp_path, threads=1, snapshot=snapshot)
+    assert_equal_to_the_last_bit(dict(resumed.state_dict()), dict(undisturbed[0].state_dict()))
+    rows = log_of(tmp_path)
+    assert seen == [(20, rows["threshold"][1], rows["f1"][1])] * 2
+    assert len(list(tmp_path.glob("events.*"))) == 2
+    curves = curves_of(tmp_path)
+    assert set(curves) == {"loss", "lr", "f1", "threshold", "loader_share"}
+    for name, points in curves.items():
+        assert [step for step, _ in points] == [10, 20, 30]
+        assert [value for _, value in points] == pytest.approx(rows[name].tolist(), rel=1e-6)
 
 
 def test_finished_run_is_not_trained_again(undisturbed: tuple[nn.Module, Path]) -> None:

@@ -54,7 +54,7 @@ def test_metadata_name_the_model_and_the_mpp(finished: Workflow) -> None:
     path = sorted((results(finished) / "nuclei").glob("*.parquet"))[0]
     metadata = pq.read_schema(path).metadata
     assert float(metadata[b"mpp"]) == pytest.approx(0.5, rel=1e-3)
-    assert metadata[b"model"] == b"switch_unet"
+    assert metadata[b"model"] == b"karyon_default"
     assert len(metadata[b"model_sha256"]) == 64
 
 

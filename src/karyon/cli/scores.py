@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cohort", type=Path, help="results/<cohort>")
     parser.add_argument("--by", help="also by organ, stain, split or label_quality")
     parser.add_argument("--split", nargs="+", help="only slides of these values of the sheet's column split")
+    parser.add_argument(
+        "--card", type=Path, help="model folder: write the scores into its card as test metrics"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,10 +51,26 @@ def run(args: argparse.Namespace) -> int:
         if scores.empty:
             print("None of these slides is annotated.")
             return 0
+        if args.card:
+            _write_card(args.card, scores, args)
         chosen = scores[scores["grouping"].isin(["all", args.by])]
         print(_readable(chosen).to_string(index=False))
         print(f"Model {model}. In brackets: 95 % intervals, bootstrapped over patients.")
     return 0
+
+
+def _write_card(folder: Path, scores: pd.DataFrame, args: argparse.Namespace) -> None:
+    """Put the pooled figures of the chosen slides, at every radius, into a model's card."""
+    from karyon.cohort.scores import card_metrics
+    from karyon.errors import KaryonError
+    from karyon.models.card import read_card, write_card
+
+    card = read_card(folder)
+    model = scores["model"].iloc[0]
+    if card.name != model:
+        raise KaryonError(f"--card is of {card.name}, the scores are of {model}")
+    images = " and ".join(args.split or ["all slides"]) + f" of {args.cohort.name}"
+    write_card(folder, replace(card, metrics=card.metrics | {"test": card_metrics(scores, images)}))
 
 
 def _readable(scores: pd.DataFrame) -> pd.DataFrame:

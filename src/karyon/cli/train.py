@@ -13,8 +13,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("experiment", type=Path, help="a file of config/experiments/")
     parser.add_argument("--output", type=Path, required=True, help="the model's folder")
-    parser.add_argument("--run", type=Path, help="checkpoint and log; default runs/<name>")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--run", type=Path, help="checkpoint, log and snapshots; default runs/<name>")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of each process (default 2)")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs that share each batch (default 1)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,8 +25,8 @@ def run(args: argparse.Namespace) -> int:
 
     experiment = read_experiment(args.experiment)
     folder = args.run or Path("runs") / experiment.name
-    card = train_and_ship(
-        experiment, folder, args.output, args.threads, command=f"karyon train {args.experiment}"
-    )
-    print(f"{args.output}: {card.name}, threshold {card.decoding.threshold}, {card.metrics}")
+    command = f"karyon train {args.experiment} --devices {args.devices}"
+    card = train_and_ship(experiment, folder, args.output, args.threads, command, args.devices)
+    if card is not None:
+        print(f"{args.output}: {card.name}, threshold {card.decoding.threshold}, {card.metrics}")
     return 0

@@ -66,6 +66,33 @@ def score_table(slides: pd.DataFrame, radii_um: Sequence[float], cohort: Path, m
     return pd.DataFrame(rows)
 
 
+def card_metrics(scores: pd.DataFrame, images: str) -> dict[str, object]:
+    """Pooled figures of all slides for a model's card.
+
+    Args:
+        scores: From :func:`score_table`.
+        images: What the slides are, in words.
+
+    Returns:
+        ``images``, ``slides``, ``annotated``, and by radius in um ``precision``, ``recall``, ``f1`` and
+        ``mean_slide_f1``, each a list of the value and the bounds of its 95 % interval.
+    """
+    pooled = scores[scores["grouping"] == "all"]
+    names = ("precision", "recall", "f1", "mean_slide_f1")
+    return {
+        "images": images,
+        "slides": int(pooled["slides"].iloc[0]),
+        "annotated": int(pooled["annotated"].iloc[0]),
+        "radius_um": {
+            float(row["radius_um"]): {
+                name: [round(float(row[f"{name}{end}"]), 4) for end in ("", "_low", "_high")]
+                for name in names
+            }
+            for row in pooled.to_dict("records")
+        },
+    }
+
+
 def curve_table(slides: pd.DataFrame, cohort: Path) -> pd.DataFrame:
     """The pooled curve over all annotated slides, and of each group, at the first radius.
 

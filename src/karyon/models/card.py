@@ -117,9 +117,14 @@ def save_model(folder: Path, network: nn.Module, card: ModelCard) -> ModelCard:
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
     card = ModelCard(**{**card.__dict__, "sha256": file_sha256(folder / WEIGHTS)})
+    write_card(folder, card)
+    return card
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    """Write or replace a model's card."""
     with atomic_path(folder / CARD) as temporary:
         temporary.write_text(yaml.safe_dump(asdict(card), sort_keys=False, allow_unicode=True, width=100))
-    return card
 
 
 def read_card(folder: Path) -> ModelCard:

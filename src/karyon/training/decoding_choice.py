@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from karyon.errors import KaryonError
 from karyon.evaluation.detection import DetectionScore, score_detection
 from karyon.evaluation.matching import match_points
-from karyon.models.card import Decoding
+from karyon.models.card import Decoding, model_folder, read_card
 from karyon.models.registry import halo_and_stride
 from karyon.nuclei.components import Components
 from karyon.nuclei.decode import decode, map_threshold
@@ -42,12 +43,15 @@ def choose_decoding(
 
     Args:
         network: What was trained.
-        images: Validation images, with at least one nucleus among them.
+        images: Validation images, with at least one nucleus among them; or none, where the experiment names
+            a model whose decoding it takes.
         experiment: Says which of the two, and what the network takes and gives.
 
     Returns:
-        The choice and its pooled score on the images.
+        The choice and its pooled score on the images, without any of nothing.
     """
+    if experiment.decoding_of is not None:
+        return decoding_of(experiment.decoding_of, experiment), DetectionScore(0, 0, 0)
     totals: dict[Decoding, DetectionScore] = defaultdict(lambda: DetectionScore(0, 0, 0))
     for image in images:
         values = predict_map(network, image, experiment)
@@ -61,6 +65,20 @@ def choose_decoding(
         close = [decoding for decoding, score in totals.items() if score.f1 >= enough]
         best = min(close, key=lambda one: (abs(one.threshold - PAPER_THRESHOLD), -totals[one].f1))
     return best, totals[best]
+
+
+def decoding_of(model: str, experiment: Experiment) -> Decoding:
+    """The decoding of a model's card.
+
+    Raises:
+        KaryonError: There is no such model, or it reads maps in another way than the experiment's.
+    """
+    decoding = read_card(model_folder(model)).decoding
+    if decoding.method != experiment.decoding:
+        raise KaryonError(
+            f"decoding_of: {model} is read by {decoding.method}, the experiment is by {experiment.decoding}"
+        )
+    return decoding
 
 
 def find_nuclei(

@@ -135,6 +135,8 @@ class Experiment:
         start: A model to fine-tune; ``None`` starts afresh.
         encoder_weights: File of ImageNet weights for the encoder.
         augmentation: How crops vary.
+        decoding_of: A model whose card says how nuclei are read, to train on all annotated images: then no
+            dataset has ``validation_splits``.
         licence: Goes into the card.
     """
 
@@ -164,6 +166,7 @@ class Experiment:
     precision: Literal["float32", "bfloat16"] = "float32"
     start: Start | None = None
     encoder_weights: str | None = None
+    decoding_of: str | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property
@@ -229,8 +232,7 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
         yield from _argument_mistakes(experiment, key, known)
     if not any(dataset.train_splits for dataset in experiment.datasets):
         yield "datasets: none has train_splits; name what to train on."
-    if not any(dataset.validation_splits for dataset in experiment.datasets):
-        yield "datasets: none has validation_splits; name what chooses the decoding."
+    yield from _validation_mistakes(experiment)
     for number, dataset in enumerate(experiment.datasets):
         for split in sorted(set(dataset.train_splits) & set(dataset.validation_splits)):
             yield f"datasets[{number}]: '{split}' is in train_splits and in validation_splits; expected one."
@@ -244,6 +246,19 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
         )
     if experiment.start is not None and experiment.encoder_weights is not None:
         yield "start and encoder_weights: both say what to start from; leave one out."
+
+
+def _validation_mistakes(experiment: Experiment) -> Iterator[str]:
+    """Of what chooses the decoding, and of what needs validation."""
+    validated = any(dataset.validation_splits for dataset in experiment.datasets)
+    if not validated and experiment.decoding_of is None:
+        yield "datasets: none has validation_splits; name what chooses the decoding, or decoding_of a model."
+    if experiment.decoding_of is None:
+        return
+    if validated:
+        yield "decoding_of and validation_splits: both choose the decoding; leave one out."
+    if experiment.patience or experiment.schedule.name == "plateau":
+        yield "decoding_of: patience and the schedule plateau need validation_splits."
 
 
 def _argument_mistakes(

@@ -2,41 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from torch import nn
+
 from karyon.evaluation.detection import DetectionScore
-from karyon.models.card import ModelCard, save_model
+from karyon.models.card import Decoding, ModelCard, save_model
 from karyon.models.memory import use_huge_pages
 from karyon.models.registry import halo_and_stride
 from karyon.stain.inputs import MEDIAN_STAIN
+from karyon.training.curves import draw_curves
 from karyon.training.data import load_datasets
 from karyon.training.decoding_choice import RADIUS_UM, choose_decoding
 from karyon.training.experiment import Experiment
 from karyon.training.logs import logged_seconds
 from karyon.training.loop import train
+from karyon.training.processes import launch
+
+SNAPSHOTS = "snapshots"
 
 
-def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int, command: str) -> ModelCard:
+def train_and_ship(
+    experiment: Experiment, run: Path, output: Path, threads: int, command: str, devices: int = 1
+) -> ModelCard | None:
     """Train, choose the decoding on the validation images, write weights and card.
 
     Args:
         experiment: What to train.
-        run: Folder of checkpoint and log.
+        run: Folder of checkpoint, log and snapshots.
         output: The model's folder.
-        threads: CPU threads.
+        threads: CPU threads of each process.
         command: What was typed, for the card.
+        devices: How many share each batch, with a process for each.
+
+    Returns:
+        The model's card; in all processes but the first, which writes the model, ``None``.
 
     Raises:
-        KaryonError: The data or the run is not usable: see :func:`load_datasets` and :func:`train`.
+        KaryonError: The devices, the data or the run are not usable: see :func:`launch`,
+            :func:`load_datasets` and :func:`train`.
     """
     use_huge_pages()
+    fabric = launch(experiment, devices)
     images, validation = load_datasets(experiment)
-    trained = train(experiment, images, validation, run, threads)
-    decoding, score = choose_decoding(trained, validation, experiment)
-    halo, stride = halo_and_stride(trained)
-    card = ModelCard(
-        name=experiment.name,
+    origin = {
+        "train_images": [image.image_id for image in images],
+        "validation_images": [image.image_id for image in validation],
+        "experiment": {key: value for key, value in asdict(experiment).items() if key != "licence"},
+        "command": f"{command} --output {output}",
+    }
+
+    def ship(
+        folder: Path, name: str, network: nn.Module, decoding: Decoding, score: DetectionScore
+    ) -> ModelCard:
+        card = _card(experiment, name, network, decoding, score)
+        return save_model(folder, network, replace(card, training=origin | {"seconds": logged_seconds(run)}))
+
+    def snapshot(step: int, network: nn.Module, decoding: Decoding, score: DetectionScore) -> None:
+        ship(run / SNAPSHOTS / str(step), f"{experiment.name}_{step}", network, decoding, score)
+
+    trained = train(experiment, images, validation, run, threads, fabric, snapshot)
+    if not fabric.is_global_zero:
+        return None
+    draw_curves(run, output)
+    return ship(output, experiment.name, trained, *choose_decoding(trained, validation, experiment))
+
+
+def _card(
+    experiment: Experiment, name: str, network: nn.Module, decoding: Decoding, score: DetectionScore
+) -> ModelCard:
+    """The card of a network, but for how it came to be."""
+    halo, stride = halo_and_stride(network)
+    return ModelCard(
+        name=name,
         architecture=experiment.architecture,
         arguments=experiment.network_arguments,
         input=experiment.input,
@@ -47,17 +86,9 @@ def train_and_ship(experiment: Experiment, run: Path, output: Path, threads: int
         decoding=decoding,
         peak=experiment.peak,
         target_stain=_target_stain(experiment),
-        training={
-            "train_images": [image.image_id for image in images],
-            "validation_images": [image.image_id for image in validation],
-            "experiment": {key: value for key, value in asdict(experiment).items() if key != "licence"},
-            "seconds": logged_seconds(run),
-            "command": f"{command} --output {output}",
-        },
-        metrics={"validation": _validation_metrics(experiment, score)},
+        metrics={} if experiment.decoding_of else {"validation": _validation_metrics(experiment, score)},
         licence=experiment.licence,
     )
-    return save_model(output, trained, card)
 
 
 def _target_stain(experiment: Experiment) -> dict[str, list] | None:
