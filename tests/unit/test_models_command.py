@@ -18,7 +18,7 @@ def test_every_shipped_model_has_its_line(capsys: pytest.CaptureFixture[str]) ->
     assert models.run(argparse.Namespace()) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split() == [
-        "name", "architecture", "input", "mpp", "parameters", "validation", "F1", "MB",
+        "name", "architecture", "input", "mpp", "parameters", "F1", "measured", "on", "MB",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines] == sorted(
         path.parent.name for path in SHIPPED.glob("*/card.yaml")
@@ -27,7 +27,8 @@ def test_every_shipped_model_has_its_line(capsys: pytest.CaptureFixture[str]) ->
     size = (SHIPPED / "switch_unet" / "model.safetensors").stat().st_size / 1e6
     line = next(line for line in lines if line.startswith("switch_unet "))
     assert line.split()[:5] == ["switch_unet", "unet", "H-C", "0.5", f"{parameters:,}"]
-    assert line.split()[6] == f"{size:.1f}"
+    assert line.split()[-1] == f"{size:.1f}"
+    assert "0.872 (0.836-0.896)  TeD1 and TeD2 of kumar30" in line
 
 
 def test_model_that_cannot_be_read_is_named_and_hides_no_other(

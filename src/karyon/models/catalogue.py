@@ -10,7 +10,7 @@ from karyon.errors import KaryonError
 from karyon.models.card import WEIGHTS, ModelCard, read_card
 from karyon.models.registry import build
 
-COLUMNS = ("name", "architecture", "input", "mpp", "parameters", "validation F1", "MB")
+COLUMNS = ("name", "architecture", "input", "mpp", "parameters", "F1", "measured on", "MB")
 
 
 def describe_model(folder: Path) -> tuple[str, ...]:
@@ -40,13 +40,17 @@ def describe_model(folder: Path) -> tuple[str, ...]:
         card.input,
         f"{card.mpp:g}",
         f"{parameters:,}",
-        _validation_f1(card),
+        *_f1(card),
         f"{weights.stat().st_size / 1e6:.1f}",
     )
 
 
-def _validation_f1(card: ModelCard) -> str:
-    """As the card states it; cards may come without."""
-    validation = card.metrics.get("validation")
-    f1 = validation.get("f1") if isinstance(validation, dict) else None
-    return f"{f1:.4f}" if isinstance(f1, float) else "unknown"
+def _f1(card: ModelCard) -> tuple[str, str]:
+    """F1 at the card's first radius and what it was measured on: test images, else those of validation."""
+    test, validation = card.metrics.get("test"), card.metrics.get("validation")
+    if isinstance(test, dict):
+        value, low, high = next(iter(test["radius_um"].values()))["f1"]
+        return f"{value:.3f} ({low:.3f}-{high:.3f})", f"{test['images']}"
+    if isinstance(validation, dict):
+        return f"{validation['f1']:.3f}", f"validation: {validation['images']}"
+    return "unknown", ""
