@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from karyon.inference.predict import Predictor, input_layer
 from karyon.io.schemas import REPOSITORY
-from karyon.models.card import load_model
 from karyon.models.registry import build, halo_and_stride
+from karyon.models.weights import load_model
 from karyon.stain.fit import StainFit, reference_matrix
 from karyon.tiles.grid import Grid
 from karyon.training.data import load_datasets

@@ -8,7 +8,7 @@ from karyon.cohort.plan import planned_shards, write_plan
 from karyon.cohort.shard import STAGE_VERSION
 from karyon.errors import KaryonError
 from karyon.io.sheets import read_sheet
-from karyon.models.card import load_model, model_folder, read_card
+from karyon.models.card import check_weights, model_folder, read_card
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -19,7 +19,7 @@ try:
     # Remote jobs find the plan on disk: only the main process reads the sheet and asks for 30,000 files.
     if workflow.is_main_process:
         # Weights that are damaged, or are none, are told before anything is run.
-        load_model(model_folder(config["model"]))
+        check_weights(model_folder(config["model"]), CARD)
         SHEET = read_sheet(
             Path(config["sheet"]), missing_slides=config["missing_slides"]
         )

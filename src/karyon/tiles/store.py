@@ -14,6 +14,8 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import ZipStore
 
 from karyon.io.atomic import atomic_path
+from karyon.tiles.grid import Grid
+from karyon.tiles.layout import TileLayout
 
 COMPRESSION = ZstdCodec(level=3)
 
@@ -41,6 +43,13 @@ def open_store(path: Path) -> Iterator[zarr.Group]:
         yield zarr.open_group(store=store, mode="r")
     finally:
         store.close()
+
+
+def read_layout(store: zarr.Group) -> tuple[Grid, TileLayout, np.ndarray]:
+    """Grid, tiles' layout, and ``(n, 3)`` tiles of a store of tile predictions."""
+    attributes = store.attrs.asdict()
+    grid, layout = Grid(**attributes["grid"]), TileLayout(**attributes["layout"])  # type: ignore[arg-type]
+    return grid, layout, np.asarray(attributes["tiles"], dtype=np.float64).reshape(-1, 3)
 
 
 def create_array(group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> zarr.Array:

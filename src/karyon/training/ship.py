@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from karyon.evaluation.detection import DetectionScore
-from karyon.models.card import ModelCard, save_model
+from karyon.models.card import ModelCard
 from karyon.models.memory import use_huge_pages
 from karyon.models.registry import halo_and_stride
+from karyon.models.weights import save_model
 from karyon.stain.inputs import MEDIAN_STAIN
 from karyon.training.data import load_datasets
 from karyon.training.decoding_choice import RADIUS_UM, choose_decoding

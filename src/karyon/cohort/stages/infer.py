@@ -20,9 +20,10 @@ from karyon.errors import KaryonError, SlideError
 from karyon.inference.predict import Predictor, input_layer
 from karyon.inference.reader import read_tiles
 from karyon.io.slides import DAMAGED, MAX_LOST_SHARE, SlideFacts
-from karyon.models.card import ModelCard, load_model, model_folder
+from karyon.models.card import ModelCard, model_folder
 from karyon.models.folding import fold_batch_norm
 from karyon.models.memory import use_huge_pages
+from karyon.models.weights import load_model
 from karyon.tiles.grid import Grid
 from karyon.tiles.layout import TileLayout, tissue_tiles
 from karyon.tiles.store import create_array, create_store
@@ -109,13 +110,6 @@ def _write_maps(store: zarr.Group, maps: Iterator[np.ndarray], tiles: int, windo
     bar = tqdm(maps, total=tiles, desc=name, unit="tile", disable=None, mininterval=1, file=sys.stderr)
     for number, values in enumerate(bar):
         predictions[number] = values
-
-
-def read_layout(store: zarr.Group) -> tuple[Grid, TileLayout, np.ndarray]:
-    """Grid, tiles' layout, and ``(n, 3)`` tiles of a store of tile predictions."""
-    attributes = store.attrs.asdict()
-    grid, layout = Grid(**attributes["grid"]), TileLayout(**attributes["layout"])  # type: ignore[arg-type]
-    return grid, layout, np.asarray(attributes["tiles"], dtype=np.float64).reshape(-1, 3)
 
 
 @lru_cache(maxsize=1)

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from dataclasses import asdict
 
 from karyon.cohort.shard import SlideTask, StageResult
-from karyon.cohort.stages.infer import read_layout
 from karyon.cohort.stages.tissue import TissueFiles
 from karyon.tiles.assembly import assemble, block_side
 from karyon.tiles.layout import mask_window
-from karyon.tiles.store import create_array, create_store, open_store
+from karyon.tiles.store import create_array, create_store, open_store, read_layout
 
 
 def stitch_slide(task: SlideTask) -> StageResult:
