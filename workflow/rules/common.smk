@@ -30,6 +30,25 @@ except KaryonError as error:
     raise WorkflowError(str(error)) from None
 
 
+STITCH = {"settings": config["stitch"], "version": STAGE_VERSION["stitch"]}
+NUCLEI = {
+    "settings": {
+        **config["nuclei"],
+        "model": config["model"],
+        "decoding": asdict(CARD.decoding),
+    },
+    "version": STAGE_VERSION["nuclei"],
+}
+# Who uses up a stage's files: where these are gone, and a later stage's settings change, all begins with infer.
+if config["keep_maps"]:
+    LATER = {"infer": {"stitch": STITCH}, "stitch": {}}
+else:
+    LATER = {
+        "infer": {"stitch": STITCH, "nuclei": NUCLEI},
+        "stitch": {"nuclei": NUCLEI},
+    }
+
+
 wildcard_constraints:
     cohort=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     shard=r"[A-Za-z0-9][A-Za-z0-9._-]*",

@@ -26,5 +26,6 @@ rule infer:
             "card": CARD.inference(),
         },
         version=STAGE_VERSION["infer"],
+        later=LATER["infer"],
     script:
         "../scripts/infer.py"

@@ -13,4 +13,5 @@ run_shard(
     last_attempt=snakemake.resources.attempts_left == 0,
     log=snakemake.log[0],
     gpus=snakemake.resources.get("gpu", 0),
+    later=snakemake.params.later,
 )

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,6 +101,8 @@ def run_shard(
     log: str,
     gpus: int = 0,
     blanks: bool = False,
+    discard: Sequence[str] = (),
+    later: dict[str, dict[str, Any]] | None = None,
 ) -> None:
     """Process every slide of a shard that is not done yet, and write the shard's manifest.
 
@@ -117,6 +119,10 @@ def run_shard(
         log: Log file.
         gpus: GPUs of the job.
         blanks: Process slides without tissue as well, instead of passing them over.
+        discard: Which files of the stage before nobody needs once a slide is done here: members of
+            :class:`~karyon.cohort.layout.SlideFiles`.
+        later: Stages after this one that use up its files, in order, each with the ``settings`` and
+            ``version`` it will be given: a slide that they have done is done here too, files or not.
 
     Raises:
         SystemExit: A slide failed in a way that may pass, and attempts remain; or the model or the
@@ -134,8 +140,15 @@ def run_shard(
         fingerprint = _fingerprint(stage, row, settings, version, previous)
         blank = blanks and previous is not None and previous["status"] == NO_TISSUE
         task = SlideTask(row, files, settings, threads, gpus, fingerprint, blank)
-        result = _passed_over(task, previous) or _recorded(task, stage) or _attempt(process, task, stage)
+        result = (
+            _passed_over(task, previous)
+            or _recorded(task, stage, later or {})
+            or _attempt(process, task, stage)
+        )
         rows.append(result)
+        if result["status"] == DONE:
+            for name in discard:
+                getattr(files, name).unlink(missing_ok=True)
         state = result["status"] + (f": {result['error']}" if result["error"] else "")
         logger.info(
             "%s %d/%d %s: %s (%.1f s)", stage, number, len(slides), row.slide_id, state, result["seconds"]
@@ -199,20 +212,40 @@ def explain_full_disk(what: str, folder: Path) -> Iterator[None]:
         sys.exit(f"{what}: no space left on the disk of {folder.resolve()}; free space and start again")
 
 
-def _recorded(task: SlideTask, stage: str) -> dict[str, Any] | None:
-    """The row of an earlier run, if it was of the same fingerprint and its files are still there."""
-    path = task.files.record(stage)
+def _recorded(task: SlideTask, stage: str, later: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of an earlier run, if it was of the same fingerprint and its files are there or used up."""
+    content = _read_record(task.files, stage, task.fingerprint)
+    if content is None or not (_outputs_are_there(task.files, content) or _is_used_up(task, later)):
+        return None
+    return {**content["row"], "retry": False}
+
+
+def _is_used_up(task: SlideTask, later: dict[str, dict[str, Any]]) -> bool:
+    """Whether a later stage has made what it would make of this one's files, and still has it."""
+    fingerprint = task.fingerprint
+    for stage, given in later.items():
+        before = {"fingerprint": fingerprint}
+        fingerprint = _fingerprint(stage, task.row, given["settings"], given["version"], before)
+        content = _read_record(task.files, stage, fingerprint)
+        if content is None:
+            return False
+        if _outputs_are_there(task.files, content):
+            return True
+    return False
+
+
+def _read_record(files: SlideFiles, stage: str, fingerprint: str) -> dict[str, Any] | None:
+    """What a stage noted of a slide, if that was of this fingerprint."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(files.record(stage).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if content["row"]["fingerprint"] != task.fingerprint:
-        return None
-    for name, size in content["outputs"].items():
-        output = task.files.cohort / name
-        if not output.is_file() or output.stat().st_size != size:
-            return None
-    return {**content["row"], "retry": False}
+    return content if content["row"]["fingerprint"] == fingerprint else None
+
+
+def _outputs_are_there(files: SlideFiles, content: dict[str, Any]) -> bool:
+    outputs = [(files.cohort / name, size) for name, size in content["outputs"].items()]
+    return all(path.is_file() and path.stat().st_size == size for path, size in outputs)
 
 
 def _passed_over(task: SlideTask, previous: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import ZipStore
 
+from karyon.errors import SlideError
 from karyon.io.atomic import atomic_path
 from karyon.tiles.grid import Grid
 from karyon.tiles.layout import TileLayout
@@ -37,7 +38,13 @@ def create_store(path: Path, attributes: dict[str, Any]) -> Iterator[zarr.Group]
 
 @contextmanager
 def open_store(path: Path) -> Iterator[zarr.Group]:
-    """The Zarr group in a zip file, for reading."""
+    """The Zarr group in a zip file, for reading.
+
+    Raises:
+        SlideError: The file is gone.
+    """
+    if not path.is_file():
+        raise SlideError(f"{path}: the file is gone; start again with --forcerun infer to have it made anew")
     store = ZipStore(path, mode="r")
     try:
         yield zarr.open_group(store=store, mode="r")
