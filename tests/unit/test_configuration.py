@@ -61,8 +61,8 @@ SAFE_NAME = (
     "a safe file name: at most 200 letters, digits, '.', '_' and '-', a letter or digit first, no '..'"
 )
 SECTIONS = (
-    "cohort, sheet, model, shard_size, retries, missing_slides, max_failed_fraction, keep_maps, tissue, stain, infer, "
-    "stitch, nuclei, evaluate, report"
+    "cohort, sheet, model, shard_size, retries, missing_slides, max_failed_fraction, keep_maps, tissue, "
+    "stain, infer, stitch, nuclei, evaluate, report"
 )
 
 

@@ -15,6 +15,7 @@ COMMANDS = (
     "evaluate",
     "link_profiles",
     "models",
+    "plan",
     "preview_augmentation",
     "scores",
     "sheet",

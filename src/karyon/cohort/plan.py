@@ -44,6 +44,8 @@ class SlideRow:
     region_mtime_ns: int
 
 
+# The number of shards, fixed when the cohort is first planned.
+FIXED = "shards.json"
 COLUMNS = tuple(field.name for field in fields(SlideRow))
 
 
@@ -74,7 +76,8 @@ def write_plan(sheet: pd.DataFrame, folder: Path, shard_size: int) -> list[str]:
     Returns:
         Names of the shards, sorted.
     """
-    shards = _number_of_shards(folder / "shards.json", len(sheet), shard_size)
+    shards = number_of_shards(folder, len(sheet), shard_size)
+    _write_if_changed(folder / FIXED, json.dumps({"shards": shards, "shard_size": shard_size}))
     rows: dict[str, list[str]] = {}
     for record in _plan_records(sheet):
         line = "\t".join(str(record[name]) for name in COLUMNS)
@@ -103,15 +106,25 @@ def read_plan(path: Path) -> list[SlideRow]:
     ]
 
 
-def _number_of_shards(path: Path, slides: int, shard_size: int) -> int:
+def number_of_shards(folder: Path, slides: int, shard_size: int) -> int:
+    """How many shards a cohort has, or will have once it is planned; 0 means one per slide.
+
+    Args:
+        folder: ``results/<cohort>/plan``; need not exist.
+        slides: Of the sheet.
+        shard_size: Slides per shard, on average.
+    """
+    path = folder / FIXED
     if path.exists():
         stored = json.loads(path.read_text())
         if stored["shard_size"] == shard_size:
             return int(stored["shards"])
-    shards = 0 if shard_size == 1 else -(-slides // shard_size)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"shards": shards, "shard_size": shard_size}))
-    return shards
+    return 0 if shard_size == 1 else -(-slides // shard_size)
+
+
+def slides_of(sheet: pd.DataFrame) -> list[SlideRow]:
+    """A checked sheet's slides with the facts of their files, in its order."""
+    return [SlideRow(**{name: record[name] for name in COLUMNS}) for record in _plan_records(sheet)]
 
 
 def _plan_records(sheet: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -67,6 +67,9 @@ def infer_slide(task: SlideTask) -> StageResult:
             "tiles": len(tiles),
             "lost_share": loss.share,
             "gpx_per_min": round(scanned / seconds * 60, 5),
+            "model": card.name,
+            "device": torch.cuda.get_device_name() if task.gpus else "cpu",
+            "threads": task.threads,
         },
         outputs=(task.files.tiles,),
     )
