@@ -12,6 +12,7 @@ from karyon.errors import KaryonError
 COMMANDS = (
     "bench",
     "demo_slides",
+    "doctor",
     "evaluate",
     "link_profiles",
     "models",

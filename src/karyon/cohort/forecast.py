@@ -183,8 +183,11 @@ def describe(cost: Forecast) -> list[tuple[str, str]]:
         ("infer", f"{_hours(cost.infer_hours)} of a {device}, {_hours(mean)} a job ({cost.time.source})"),
         ("longest job", f"{_hours(cost.longest_hours)}: infer of {cost.longest}, {in_longest} slides"),
         ("CPU", f"{_hours(cost.cpu_hours)} of a core, {START_SECONDS:g} s to start each job included"),
-        ("disk", f"{_size(maps + rest)} to stay, {_size(maps)} of it maps ({cost.disk.source})"),
-        ("disk at the peak", f"at most {_size(cost.temporary_gb)} more, with {cost.at_once} jobs at once"),
+        ("disk", f"{show_size(maps + rest)} to stay, {show_size(maps)} of it maps ({cost.disk.source})"),
+        (
+            "disk at the peak",
+            f"up to {show_size(cost.temporary_gb)} more, with {cost.at_once} jobs at once",
+        ),
         ("files", f"{cost.files:,}"),
         ("advice", cost.advice),
     ]
@@ -196,7 +199,8 @@ def _hours(hours: float) -> str:
     return f"{hours * 60:.2g} minutes" if hours >= 1 / 60 else f"{hours * 3600:.2g} seconds"
 
 
-def _size(gigabytes: float) -> str:
+def show_size(gigabytes: float) -> str:
+    """A number of gigabytes in words, to three digits."""
     if gigabytes >= 1000:
         return f"{gigabytes / 1000:,.3g} TB"
     return f"{gigabytes:.3g} GB" if gigabytes >= 1 else f"{gigabytes * 1000:.3g} MB"
