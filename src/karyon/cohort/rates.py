@@ -43,7 +43,7 @@ class Rates:
 # Where nothing has been run yet: the measurements in docs/design.md on a synthetic slide, for slides of which
 # a third is tissue. The GPU's seconds are no measurement: three times what eight reading threads and one that
 # writes would take.
-MEGABYTES = {"tiles": 0.27, "maps": 0.12, "rest": 0.10}
+MEGABYTES = {"tiles": 0.27, "maps": 0.12, "rest": 0.14}
 SECONDS = {"tissue": 0.01, "stain": 0.01, "infer": 2.3, "stitch": 0.012, "nuclei": 0.0075}
 ASSUMED = "assumed, as of switch_unet: nothing like it has been run here"
 ASSUMED_CPU = Rates(ASSUMED, "cpu", "switch_unet", 0.0, SECONDS, MEGABYTES, 13)

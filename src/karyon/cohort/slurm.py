@@ -50,8 +50,8 @@ def check_slurm(profile: dict[str, Any]) -> Iterator[Check]:
     try:
         gres = _partitions()
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", "") or error
-        yield Check("SLURM", FAIL, f"sinfo does not answer ({str(said).strip()}); ask your administrator")
+        reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
+        yield Check("SLURM", FAIL, f"sinfo does not answer ({reason}); ask your administrator")
         return
     yield Check("SLURM", OK, f"answers; partitions {', '.join(sorted(gres))}")
     named = _named_partitions(profile)
