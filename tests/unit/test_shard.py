@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import karyon.cohort.shard
 from karyon.cohort.plan import write_plan
 from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED, SlideTask, StageResult, run_shard
 from karyon.errors import KaryonError, SlideError
@@ -473,3 +477,43 @@ def test_a_slide_that_failed_keeps_what_it_was_made_from(cohort: Cohort) -> None
     assert [path.name for path in (cohort.results / "maps").iterdir()] == ["b.zarr.zip"]
     chain.process = process  # type: ignore[method-assign]
     assert chain.run() == {"infer": NONE, "stitch": NONE, "nuclei": ["b"]}
+
+
+SECOND_JOB = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_shard import Cohort, slow
+Cohort(Path(sys.argv[2]), IDS).run(slow)
+"""
+IDS = tuple("abcdefgh")
+
+
+def slow(task: SlideTask) -> StageResult:
+    """Write the slide's file in a while, and note who did."""
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    with (task.files.cohort / "calls").open("a") as stream:
+        stream.write(f"{task.row.slide_id} {os.getpid()}\n")
+    return Stage()(task)
+
+
+def test_two_jobs_of_a_shard_share_its_slides_and_do_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(karyon.cohort.shard, "WAIT_S", 0.05)
+    cohort = Cohort(tmp_path, IDS)
+    code = SECOND_JOB.replace("IDS", repr(IDS))
+    other = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)])
+    records = cohort.results / "records" / "tissue"
+    while not list(records.glob("*.lease")):  # it has begun
+        assert other.poll() is None
+    manifest = cohort.run(slow)
+    assert other.wait() == 0
+    calls = [line.split() for line in (cohort.results / "calls").read_text().splitlines()]
+    assert sorted(slide_id for slide_id, _ in calls) == list(IDS)
+    assert len({process for _, process in calls}) == 2
+    assert manifest.index.tolist() == list(IDS)
+    assert manifest["status"].tolist() == [DONE] * len(IDS)
+    assert not list(records.glob("*.lease"))

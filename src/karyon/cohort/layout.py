@@ -96,3 +96,7 @@ class SlideFiles:
     def record(self, stage: str) -> Path:
         """What a stage noted of this slide when it was done."""
         return self._file(f"records/{stage}", ".json")
+
+    def lease(self, stage: str) -> Path:
+        """There while a job has the slide in hand."""
+        return self._file(f"records/{stage}", ".lease")

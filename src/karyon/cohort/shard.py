@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow, read_plan
 from karyon.errors import KaryonError, SlideError
 from karyon.io.atomic import atomic_path, remove_leftovers
+from karyon.io.lease import lease
 
 logger = logging.getLogger("karyon")
 
@@ -42,6 +43,8 @@ STAGE_COLUMNS = {
         "region_mtime_ns",
     ),
 }
+# Between looks at slides that another job has in hand.
+WAIT_S = 5.0
 # No space, or a quota used up.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DONE, NO_TISSUE, NOT_ANNOTATED, SKIPPED, FAILED = "done", "no_tissue", "not_annotated", "skipped", "failed"
@@ -131,34 +134,70 @@ def run_shard(
     _log_to(log)
     cohort = Path(manifest).parents[2]
     before = _read_manifest(upstream)
-    rows = []
-    slides = read_plan(Path(plan))
-    files_of = [SlideFiles(cohort, row.slide_id) for row in slides]
-    remove_leftovers(path for files in files_of for path in (*files.every(), files.record(stage)))
-    for number, (row, files) in enumerate(zip(slides, files_of, strict=True), start=1):
+    tasks = []
+    for row in read_plan(Path(plan)):
         previous = before.get(row.slide_id)
         fingerprint = _fingerprint(stage, row, settings, version, previous)
         blank = blanks and previous is not None and previous["status"] == NO_TISSUE
-        task = SlideTask(row, files, settings, threads, gpus, fingerprint, blank)
-        result = (
-            _passed_over(task, previous)
-            or _recorded(task, stage, later or {})
-            or _attempt(process, task, stage)
-        )
+        files = SlideFiles(cohort, row.slide_id)
+        tasks.append(SlideTask(row, files, settings, threads, gpus, fingerprint, blank))
+    remove_leftovers(path for task in tasks for path in (*task.files.every(), task.files.record(stage)))
+    rows = []
+    for task, result in _settle_all(process, tasks, before, stage, later or {}):
         rows.append(result)
-        if result["status"] == DONE:
-            for name in discard:
-                getattr(files, name).unlink(missing_ok=True)
+        for name in discard if result["status"] == DONE else ():
+            getattr(task.files, name).unlink(missing_ok=True)
         state = result["status"] + (f": {result['error']}" if result["error"] else "")
-        logger.info(
-            "%s %d/%d %s: %s (%.1f s)", stage, number, len(slides), row.slide_id, state, result["seconds"]
-        )
+        count, slide_id, seconds = f"{len(rows)}/{len(tasks)}", task.row.slide_id, result["seconds"]
+        logger.info("%s %s %s: %s (%.1f s)", stage, count, slide_id, state, seconds)
+    order = {task.row.slide_id: number for number, task in enumerate(tasks)}
+    rows.sort(key=lambda row: order[row["slide_id"]])
     if not last_attempt and any(row["retry"] for row in rows):
         failed = [row["slide_id"] for row in rows if row["retry"]]
         names = ", ".join(failed[:5])
         sys.exit(f"{stage}: {len(failed)} slides failed and will be tried again: {names}; see {log}")
     with explain_full_disk(f"{stage}: the manifest", cohort), atomic_path(Path(manifest)) as temporary:
         pd.DataFrame(rows).drop(columns="retry").to_parquet(temporary, index=False)
+
+
+def _settle_all(
+    process: Callable[[SlideTask], StageResult],
+    tasks: Sequence[SlideTask],
+    before: dict[str, dict[str, Any]],
+    stage: str,
+    later: dict[str, dict[str, Any]],
+) -> Iterator[tuple[SlideTask, dict[str, Any]]]:
+    """Each slide with its row, in order; last those that another job had in hand when their turn came.
+
+    That is a job whose Snakemake was killed, and which goes on.
+    """
+    pending = list(tasks)
+    while pending:
+        taken = []
+        for task in pending:
+            row = _passed_over(task, before.get(task.row.slide_id)) or _recorded(task, stage, later)
+            row = row or _attempt_alone(process, task, stage, later)
+            if row:
+                yield task, row
+            else:
+                taken.append(task)
+        pending = taken
+        if pending:
+            logger.info("%s: waiting for another job that has %d slides in hand", stage, len(pending))
+            time.sleep(WAIT_S)
+
+
+def _attempt_alone(
+    process: Callable[[SlideTask], StageResult], task: SlideTask, stage: str, later: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Run the stage on a slide, unless another job is at it now: then nothing."""
+    with ExitStack() as stack:
+        with explain_full_disk(f"{stage} {task.row.slide_id}", task.files.cohort):
+            ours = stack.enter_context(lease(task.files.lease(stage)))
+        if not ours:
+            return None
+        # The other may have ended between our look at the record and our lease.
+        return _recorded(task, stage, later) or _attempt(process, task, stage)
 
 
 def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage: str) -> dict[str, Any]:
