@@ -22,6 +22,7 @@ def test_defaults_fill_what_is_not_given_at_every_depth():
         "sheet": "mine.tsv",
         "model": "switch_unet",
         "shard_size": 64,
+        "jobs_per_shard": 1,
         "retries": 1,
         "missing_slides": "error",
         "max_failed_fraction": 0.05,
@@ -61,8 +62,8 @@ SAFE_NAME = (
     "a safe file name: at most 200 letters, digits, '.', '_' and '-', a letter or digit first, no '..'"
 )
 SECTIONS = (
-    "cohort, sheet, model, shard_size, retries, missing_slides, max_failed_fraction, keep_maps, tissue, "
-    "stain, infer, stitch, nuclei, evaluate, report"
+    "cohort, sheet, model, shard_size, jobs_per_shard, retries, missing_slides, max_failed_fraction, "
+    "keep_maps, tissue, stain, infer, stitch, nuclei, evaluate, report"
 )
 
 

@@ -143,6 +143,13 @@ def test_a_forecast_worked_by_hand(tmp_path: Path) -> None:
     assert on_cpus.infer_hours == pytest.approx(4 * 120 / INFER_THREADS / 3600)
 
 
+def test_jobs_that_share_a_shard_are_more_and_shorter(tmp_path: Path) -> None:
+    cost = forecast_by_hand(tmp_path, gpu=True, jobs_per_shard=3)
+    assert cost.jobs == 4 * (5 + 3 + 1) + 3  # three jobs of infer, and one that gathers
+    assert cost.infer_hours == pytest.approx(4 * 30 / 3600)
+    assert cost.mean_hours == cost.longest_hours == pytest.approx(10 / 3600)
+
+
 def test_maps_that_are_not_kept_are_temporary(tmp_path: Path) -> None:
     cost = forecast_by_hand(tmp_path, gpu=True, keep_maps=False)
     assert cost.gigabytes == pytest.approx({"maps": 0.0, "rest": 0.04})
@@ -174,7 +181,7 @@ def test_the_command_prints_and_writes_nothing(
     assert main(["plan", "my.yaml"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"^slides +3$", said, re.MULTILINE)
-    assert re.search(r"^jobs +\d+: ", said, re.MULTILINE)
+    assert re.search(r"^jobs +\d+, of ", said, re.MULTILINE)
     assert "assumed" in said
     assert sorted(tmp_path.rglob("*")) == before
     assert main(["plan", "sheet.tsv", "--cpu"]) == 0

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 import karyon.cohort.shard
+from karyon.cohort.layout import tile_parts
 from karyon.cohort.plan import write_plan
 from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED, SlideTask, StageResult, run_shard
 from karyon.errors import KaryonError, SlideError
@@ -477,6 +478,33 @@ def test_a_slide_that_failed_keeps_what_it_was_made_from(cohort: Cohort) -> None
     assert [path.name for path in (cohort.results / "maps").iterdir()] == ["b.zarr.zip"]
     chain.process = process  # type: ignore[method-assign]
     assert chain.run() == {"infer": NONE, "stitch": NONE, "nuclei": ["b"]}
+
+
+def test_parts_of_a_slide_have_records_of_their_own_and_go_when_it_is_stitched(cohort: Cohort) -> None:
+    def infer(task: SlideTask) -> StageResult:
+        (part,) = task.parts
+        output = task.files.tiles_of(part)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(part)
+        calls.append(f"{task.row.slide_id} {part}")
+        return StageResult(outputs=(output,))
+
+    given = {"settings": {"mpp": 8.0}, "version": 1}
+    later = {"stitch": given}
+    calls: list[str] = []
+    for part in tile_parts(2):
+        cohort.run(infer, "infer", parts=[part], later=later)
+    assert calls == ["a 1of2", "b 1of2", "c 1of2", "a 2of2", "b 2of2", "c 2of2"]
+    stitch = Stage()
+    cohort.run(
+        stitch, "stitch", upstream=str(cohort.manifest("infer")), discard=["tiles"], parts=tile_parts(2)
+    )
+    assert stitch.calls == ["a", "b", "c"]
+    assert not list((cohort.results / "tiles").rglob("*.zip"))
+    calls.clear()
+    for part in tile_parts(2):
+        cohort.run(infer, "infer", parts=[part], later=later)
+    assert calls == []
 
 
 SECOND_JOB = """

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from karyon.cohort.configuration import complete_config
+from karyon.cohort.layout import tile_parts
 from karyon.cohort.plan import planned_shards, write_plan
 from karyon.cohort.shard import STAGE_VERSION
 from karyon.errors import KaryonError
@@ -30,6 +31,7 @@ except KaryonError as error:
     raise WorkflowError(str(error)) from None
 
 
+PARTS = tile_parts(config["jobs_per_shard"])
 STITCH = {"settings": config["stitch"], "version": STAGE_VERSION["stitch"]}
 NUCLEI = {
     "settings": {
@@ -52,6 +54,7 @@ else:
 wildcard_constraints:
     cohort=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     shard=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    part=r"[0-9]+of[0-9]+",
 
 
 def attempts_left(wildcards, attempt):

@@ -23,5 +23,6 @@ rule stitch:
         **STITCH,
         discard=["tiles"],
         later=LATER["stitch"],
+        parts=PARTS,
     script:
         "../scripts/stitch.py"

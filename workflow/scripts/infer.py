@@ -14,4 +14,5 @@ run_shard(
     log=snakemake.log[0],
     gpus=snakemake.resources.get("gpu", 0),
     later=snakemake.params.later,
+    parts=[snakemake.wildcards.get("part", "")],
 )

@@ -14,4 +14,5 @@ run_shard(
     log=snakemake.log[0],
     discard=snakemake.params.discard,
     later=snakemake.params.later,
+    parts=snakemake.params.parts,
 )

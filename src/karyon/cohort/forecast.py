@@ -39,7 +39,8 @@ class Forecast:
         infer_hours: All jobs of ``infer`` one after the other: GPU-hours, or hours of a job on CPUs.
         cpu_hours: Core-hours of all jobs, those beside a GPU included.
         longest: The shard whose ``infer`` takes longest.
-        longest_hours: How long.
+        mean_hours: A job of ``infer``, on average.
+        longest_hours: The longest.
         gigabytes: Written to stay: ``maps`` and ``rest``.
         temporary_gb: At most there beside, with so many jobs at once.
         at_once: Jobs at once.
@@ -56,6 +57,7 @@ class Forecast:
     infer_hours: float
     cpu_hours: float
     longest: str
+    mean_hours: float
     longest_hours: float
     gigabytes: dict[str, float]
     temporary_gb: float
@@ -111,11 +113,12 @@ def forecast(
     shards = number_of_shards(results / config["cohort"] / "plan", len(slides), config["shard_size"])
     names = [shard_of(slide.slide_id, shards) for slide in slides]
     of_shard = _sums(names, area)
-    infer_s = {
-        name: mm2 * time.seconds["infer"] / (1 if gpu else INFER_THREADS) for name, mm2 in of_shard.items()
-    }
-    longest, whole_s = max(infer_s, key=lambda name: infer_s[name]), sum(infer_s.values())
-    jobs = len(of_shard) * len(STAGE_VERSION) + 3
+    sharing = config["jobs_per_shard"]
+    rate = time.seconds["infer"] / (1 if gpu else INFER_THREADS) / sharing
+    infer_s = {name: mm2 * rate for name, mm2 in of_shard.items()}
+    longest, whole_s = max(infer_s, key=lambda name: infer_s[name]), sum(infer_s.values()) * sharing
+    # A shard that several jobs share has one more, which gathers what they did.
+    jobs = len(of_shard) * (len(STAGE_VERSION) + (sharing if sharing > 1 else 0)) + 3
     other_s = float(area.sum()) * sum(rate for stage, rate in disk.seconds.items() if stage != "infer")
     kept = {part: float(area.sum()) * disk.megabytes[part] / 1000 for part in ("maps", "rest")}
     passing = disk.megabytes["tiles"]
@@ -130,12 +133,13 @@ def forecast(
         infer_hours=whole_s / 3600,
         cpu_hours=(whole_s * INFER_THREADS + other_s + jobs * START_SECONDS) / 3600,
         longest=longest,
+        mean_hours=whole_s / sharing / len(of_shard) / 3600,
         longest_hours=infer_s[longest] / 3600,
         gigabytes=kept,
         temporary_gb=sum(sorted(of_shard.values())[-at_once:]) * passing / 1000,
         at_once=at_once,
         files=round(len(slides) * disk.files),
-        advice=_advice(config["shard_size"], whole_s, len(of_shard), len(slides)),
+        advice=_advice(config["shard_size"], whole_s / sharing, len(of_shard), len(slides)),
         time=time,
         disk=disk,
     )
@@ -169,18 +173,14 @@ def describe(cost: Forecast) -> list[tuple[str, str]]:
     drawn = f", give or take {sizes.error:,.0f}: from {sizes.opened} headers and the sizes of all files"
     lost = f"; {sizes.unreadable} of {sizes.opened} headers cannot be read" if sizes.unreadable else ""
     device = "GPU" if cost.gpu else f"job with {INFER_THREADS} threads"
-    in_longest = cost.shards[cost.longest]
-    mean = cost.infer_hours / len(cost.shards)
+    each, in_longest = _hours(cost.mean_hours), cost.shards[cost.longest]
     rest, maps = cost.gigabytes["rest"], cost.gigabytes["maps"]
     return [
         ("slides", f"{count:,}"),
         ("gigapixels", f"{whole:,.4g}{drawn if sizes.opened < count else ''}{lost}"),
-        (
-            "shards",
-            f"{len(cost.shards):,} of {min(cost.shards.values())} to {max(cost.shards.values())} slides",
-        ),
-        ("jobs", f"{cost.jobs:,}: {len(cost.shards):,} for each of {', '.join(STAGE_VERSION)}, and 3"),
-        ("infer", f"{_hours(cost.infer_hours)} of a {device}, {_hours(mean)} a job ({cost.time.source})"),
+        ("shards", f"{len(in_shards):,} of {min(in_shards)} to {max(in_shards)} slides"),
+        ("jobs", f"{cost.jobs:,}, of the stages {', '.join(STAGE_VERSION)}"),
+        ("infer", f"{_hours(cost.infer_hours)} of a {device}, {each} a job ({cost.time.source})"),
         ("longest job", f"{_hours(cost.longest_hours)}: infer of {cost.longest}, {in_longest} slides"),
         ("CPU", f"{_hours(cost.cpu_hours)} of a core, {START_SECONDS:g} s to start each job included"),
         ("disk", f"{show_size(maps + rest)} to stay, {show_size(maps)} of it maps ({cost.disk.source})"),

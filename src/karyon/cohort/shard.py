@@ -62,6 +62,7 @@ class SlideTask:
         gpus: GPUs that may be used.
         fingerprint: Of the slide, the settings and all stages so far.
         blank: No tissue was found on the slide.
+        parts: Which parts of the slide's tiles are made or read (:func:`~karyon.cohort.layout.tile_parts`).
     """
 
     row: SlideRow
@@ -71,6 +72,7 @@ class SlideTask:
     gpus: int
     fingerprint: str
     blank: bool = False
+    parts: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def run_shard(
     blanks: bool = False,
     discard: Sequence[str] = (),
     later: dict[str, dict[str, Any]] | None = None,
+    parts: Sequence[str] = ("",),
 ) -> None:
     """Process every slide of a shard that is not done yet, and write the shard's manifest.
 
@@ -126,6 +129,8 @@ def run_shard(
             :class:`~karyon.cohort.layout.SlideFiles`.
         later: Stages after this one that use up its files, in order, each with the ``settings`` and
             ``version`` it will be given: a slide that they have done is done here too, files or not.
+        parts: Parts of each slide's tiles that this job makes or reads; a job that makes one of several keeps
+            records of its own.
 
     Raises:
         SystemExit: A slide failed in a way that may pass, and attempts remain; or the model or the
@@ -133,6 +138,7 @@ def run_shard(
     """
     _log_to(log)
     cohort = Path(manifest).parents[2]
+    stage = "_".join([stage, *parts]) if len(parts) == 1 and parts[0] else stage
     before = _read_manifest(upstream)
     tasks = []
     for row in read_plan(Path(plan)):
@@ -140,13 +146,13 @@ def run_shard(
         fingerprint = _fingerprint(stage, row, settings, version, previous)
         blank = blanks and previous is not None and previous["status"] == NO_TISSUE
         files = SlideFiles(cohort, row.slide_id)
-        tasks.append(SlideTask(row, files, settings, threads, gpus, fingerprint, blank))
-    remove_leftovers(path for task in tasks for path in (*task.files.every(), task.files.record(stage)))
+        tasks.append(SlideTask(row, files, settings, threads, gpus, fingerprint, blank, tuple(parts)))
+    remove_leftovers(path for task in tasks for path in _writable(task, stage))
     rows = []
     for task, result in _settle_all(process, tasks, before, stage, later or {}):
         rows.append(result)
-        for name in discard if result["status"] == DONE else ():
-            getattr(task.files, name).unlink(missing_ok=True)
+        if result["status"] == DONE:
+            _discard(task, discard)
         state = result["status"] + (f": {result['error']}" if result["error"] else "")
         count, slide_id, seconds = f"{len(rows)}/{len(tasks)}", task.row.slide_id, result["seconds"]
         logger.info("%s %s %s: %s (%.1f s)", stage, count, slide_id, state, seconds)
@@ -158,6 +164,21 @@ def run_shard(
         sys.exit(f"{stage}: {len(failed)} slides failed and will be tried again: {names}; see {log}")
     with explain_full_disk(f"{stage}: the manifest", cohort), atomic_path(Path(manifest)) as temporary:
         pd.DataFrame(rows).drop(columns="retry").to_parquet(temporary, index=False)
+
+
+def _writable(task: SlideTask, stage: str) -> Iterator[Path]:
+    """Every file of a slide that a job of the stage may have been writing when it was killed."""
+    yield from task.files.every()
+    yield from (task.files.tiles_of(part) for part in task.parts)
+    yield task.files.record(stage)
+
+
+def _discard(task: SlideTask, names: Sequence[str]) -> None:
+    files = task.files
+    for name in names:
+        parts = [files.tiles_of(part) for part in task.parts] if name == "tiles" else []
+        for path in (getattr(files, name), *parts):
+            path.unlink(missing_ok=True)
 
 
 def _settle_all(

@@ -42,7 +42,8 @@ def infer_slide(task: SlideTask) -> StageResult:
     tissue = TissueFiles.read(task.files)
     grid = Grid.of_slide(tissue.facts, card.mpp)
     layout = TileLayout.of_grid(grid, settings["tile_px"], card.halo_px, card.stride)
-    tiles = tissue_tiles(tissue.mask, tissue.mask_grid, grid, layout)
+    (part,) = task.parts
+    tiles = part_of_tiles(tissue_tiles(tissue.mask, tissue.mask_grid, grid, layout), part)
     try:
         inputs = input_layer(card, read_fit(task.files), settings["channel"])
     except ValueError as error:
@@ -56,7 +57,7 @@ def infer_slide(task: SlideTask) -> StageResult:
     images = read_tiles(open_again, grid, layout, tiles, readers, ahead)
     attributes = {"grid": asdict(grid), "layout": asdict(layout), "tiles": tiles.tolist()}
     loss = _Loss(task.row.path, len(tiles) * (layout.window * grid.scale) ** 2, tissue.facts)
-    with create_store(task.files.tiles, attributes) as store:
+    with create_store(task.files.tiles_of(part), attributes) as store:
         maps = predictor.predict(loss.watch(images), inputs)
         _write_maps(store, maps, len(tiles), layout.window, task.row.slide_id)
     seconds = time.perf_counter() - start
@@ -71,8 +72,21 @@ def infer_slide(task: SlideTask) -> StageResult:
             "device": torch.cuda.get_device_name() if task.gpus else "cpu",
             "threads": task.threads,
         },
-        outputs=(task.files.tiles,),
+        outputs=(task.files.tiles_of(part),),
     )
+
+
+def part_of_tiles(tiles: np.ndarray, part: str) -> np.ndarray:
+    """The tiles of a part: a band of the slide, as long as the others.
+
+    Args:
+        tiles: ``(n, 3)``, row by row.
+        part: Such as ``2of4``; '' for all of them.
+    """
+    if not part:
+        return tiles
+    number, count = (int(word) for word in part.split("of"))
+    return np.array_split(tiles, count)[number - 1]
 
 
 class _Loss:
@@ -90,7 +104,7 @@ class _Loss:
     def __init__(self, path: str, area: float, facts: SlideFacts) -> None:
         self.share = 0.0
         self._path = path
-        self._slides = facts.width * facts.height / area  # one slide's area in units of ours
+        self._slides = facts.width * facts.height / max(area, 1)  # one slide's area in units of ours
 
     def watch(self, tiles: Iterator[tuple[np.ndarray, float]]) -> Iterator[np.ndarray]:
         """Pass the images on.
