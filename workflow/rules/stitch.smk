@@ -9,6 +9,8 @@ rule stitch:
         "results/{cohort}/logs/stitch/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/stitch/{shard}.tsv"
+    # Before more is inferred, so that tile predictions do not pile up.
+    priority: 1
     retries: config["retries"]
     conda:
         "../../envs/karyon.yaml"
@@ -18,7 +20,9 @@ rule stitch:
         runtime=light_runtime,
         attempts_left=attempts_left,
     params:
-        settings=config["stitch"],
-        version=STAGE_VERSION["stitch"],
+        **STITCH,
+        discard=["tiles"],
+        later=LATER["stitch"],
+        parts=PARTS,
     script:
         "../scripts/stitch.py"
