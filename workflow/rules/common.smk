@@ -35,6 +35,10 @@ wildcard_constraints:
     shard=r"[A-Za-z0-9][A-Za-z0-9._-]*",
 
 
+# The Snakemake inside a cluster's job would spend the attempts itself, within that job's memory and time.
+RETRIES = config["retries"] if workflow.is_main_process else 0
+
+
 def attempts_left(wildcards, attempt):
     """0 on the last attempt, which then records failures instead of asking for another."""
     return config["retries"] + 1 - attempt

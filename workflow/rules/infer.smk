@@ -9,7 +9,7 @@ rule infer:
         "results/{cohort}/logs/infer/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/infer/{shard}.tsv"
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 8

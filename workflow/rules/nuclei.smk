@@ -9,7 +9,7 @@ rule nuclei:
         "results/{cohort}/logs/nuclei/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/nuclei/{shard}.tsv"
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1

@@ -9,7 +9,7 @@ rule stitch:
         "results/{cohort}/logs/stitch/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/stitch/{shard}.tsv"
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1
