@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from karyon.cohort.configuration import complete_config
+from karyon.cohort.demand import Demand
 from karyon.cohort.layout import tile_parts
 from karyon.cohort.plan import planned_shards, write_plan
 from karyon.cohort.shard import STAGE_VERSION
@@ -57,28 +58,37 @@ wildcard_constraints:
     part=r"[0-9]+of[0-9]+",
 
 
+# The Snakemake inside a cluster's job would spend the attempts itself, within that job's memory and time.
+RETRIES = config["retries"] if workflow.is_main_process else 0
+
+
 def attempts_left(wildcards, attempt):
     """0 on the last attempt, which then records failures instead of asking for another."""
     return config["retries"] + 1 - attempt
 
 
+def demand(wildcards):
+    return Demand.of_plan(PLAN / f"{wildcards.shard}.tsv")
+
+
 def light_mem_mb(wildcards, attempt):
-    return 1500 * attempt
+    return demand(wildcards).light_mem_mb() * attempt
 
 
 def infer_mem_mb(wildcards, threads, attempt):
-    """On CPUs every thread has a tile of its own in the network."""
-    return (1500 + 750 * threads) * attempt
+    return demand(wildcards).infer_mem_mb(threads) * attempt
 
 
 def light_runtime(wildcards, attempt):
-    """Minutes: half a minute a slide, and what starting up takes."""
-    return (10 + config["shard_size"] // 2) * attempt
+    return demand(wildcards).light_minutes() * attempt
 
 
 def infer_runtime(wildcards, attempt):
-    """Minutes: a slide of three gigapixels takes up to ten on a GPU."""
-    return (30 + 10 * config["shard_size"]) * attempt
+    return demand(wildcards).infer_minutes() * attempt
+
+
+def cohort_mem_mb(wildcards, attempt):
+    return 4000 * attempt
 
 
 def all_manifests(stage):

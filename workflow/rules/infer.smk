@@ -13,7 +13,7 @@ rule infer:
         f"results/{{cohort}}/logs/infer{PART}/{{shard}}.log",
     benchmark:
         f"results/{{cohort}}/benchmarks/infer{PART}/{{shard}}.tsv"
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 8

@@ -10,7 +10,7 @@ rule nuclei:
     benchmark:
         "results/{cohort}/benchmarks/nuclei/{shard}.tsv"
     priority: 1
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1

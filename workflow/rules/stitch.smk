@@ -11,7 +11,7 @@ rule stitch:
         "results/{cohort}/benchmarks/stitch/{shard}.tsv"
     # Before more is inferred, so that tile predictions do not pile up.
     priority: 1
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1

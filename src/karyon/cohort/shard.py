@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -233,7 +233,7 @@ def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage
         logger.warning("%s %s: %s", stage, task.row.slide_id, error)
         return _row(task, FAILED, str(error), time.perf_counter() - start)
     except KaryonError as error:  # the model or the configuration: every slide would fail alike
-        sys.exit(f"{stage}: {error}")
+        _stop(f"{stage}: {error}")
     except Exception as error:
         logger.exception("%s %s", stage, task.row.slide_id)
         message = f"{type(error).__name__}: {error}"
@@ -269,7 +269,7 @@ def explain_full_disk(what: str, folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        sys.exit(f"{what}: no space left on the disk of {folder.resolve()}; free space and start again")
+        _stop(f"{what}: no space left on the disk of {folder.resolve()}; free space and start again")
 
 
 def _recorded(task: SlideTask, stage: str, later: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
@@ -361,3 +361,9 @@ def _log_to(path: str) -> None:
     logger.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.handlers[1].setFormatter(logging.Formatter("%(message)s"))
     logger.propagate = False
+
+
+def _stop(message: str) -> NoReturn:
+    """End the job with a message, in its log too: of a job on another machine Snakemake shows that alone."""
+    logger.error(message)
+    sys.exit(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -136,7 +137,8 @@ def _predictor(
     """The model, loaded once per job."""
     if gpus and not torch.cuda.is_available():
         raise KaryonError(
-            "the job was given a GPU but torch sees none: check the node's driver, or run with "
+            f"{platform.node()} was given a GPU but torch sees none: leave the node out with "
+            "--slurm-exclude-failed-nodes until its driver is mended, or run on CPUs with "
             "--set-resources infer:gpu=0"
         )
     if not gpus:
