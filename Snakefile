@@ -6,6 +6,10 @@ min_version("9.19")
 configfile: "config/config.yaml"
 
 
+# Used with --sdm apptainer only, and built by hand: see envs/karyon.def.
+container: "envs/karyon.sif"
+
+
 if "experiments" in config:
 
     include: "workflow/rules/train.smk"

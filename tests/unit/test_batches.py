@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from karyon.stain.inputs import INPUT_CHANNELS
+from karyon.stain.channels import INPUT_CHANNELS
 from karyon.tiles.grid import Grid
 from karyon.training.augmentation import Augmentation
 from karyon.training.batches import batches, crop_shares, draw_batch

@@ -19,7 +19,7 @@ from karyon.bench.postprocess import THRESHOLD
 from karyon.bench.predictions import draw_nuclei, paint_window
 from karyon.cli.main import main
 from karyon.errors import KaryonError
-from karyon.models.card import load_model
+from karyon.models.weights import load_model
 
 KEYS = ["name", "value", "unit", "peer", "peer_value", "ratio", "goal", "met"]
 

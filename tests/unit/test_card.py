@@ -15,15 +15,15 @@ from karyon.errors import KaryonError
 from karyon.models.card import (
     Decoding,
     ModelCard,
+    check_weights,
     file_sha256,
-    load_model,
     model_folder,
     read_card,
-    save_model,
     shipped_models,
 )
 from karyon.models.folding import fold_batch_norm
 from karyon.models.registry import build, halo_and_stride
+from karyon.models.weights import load_model, save_model
 
 CARD = ModelCard(
     name="tiny",
@@ -183,3 +183,14 @@ def test_model_is_found_by_path(folder: Path) -> None:
 def test_folder_without_a_card_is_named(tmp_path: Path) -> None:
     with pytest.raises(KaryonError, match=re.escape(str(tmp_path / "gone" / "card.yaml"))):
         read_card(tmp_path / "gone")
+
+
+def test_weights_are_checked_without_building_the_network(folder: Path) -> None:
+    card = read_card(folder)
+    assert check_weights(folder, card) == folder / "model.safetensors"
+    with pytest.raises(KaryonError, match=r"sha256 is .*restore the file"):
+        check_weights(folder, replace(card, sha256="0" * 64))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(KaryonError, match="not the weights of unet"):
+        check_weights(folder, replace(card, sha256=file_sha256(weights)))

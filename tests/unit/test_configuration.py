@@ -22,9 +22,11 @@ def test_defaults_fill_what_is_not_given_at_every_depth():
         "sheet": "mine.tsv",
         "model": "karyon_default",
         "shard_size": 64,
+        "jobs_per_shard": 1,
         "retries": 1,
         "missing_slides": "error",
         "max_failed_fraction": 0.05,
+        "keep_maps": True,
         "tissue": {"method": "otsu", "mpp": 4.0, "min_area_um2": 2000.0},
         "stain": {"channel": "hematoxylin", "sample_pixels": 200000},
         "infer": {"tile_px": 640, "batch_size": 4, "cpu_bfloat16": False},
@@ -60,8 +62,8 @@ SAFE_NAME = (
     "a safe file name: at most 200 letters, digits, '.', '_' and '-', a letter or digit first, no '..'"
 )
 SECTIONS = (
-    "cohort, sheet, model, shard_size, retries, missing_slides, max_failed_fraction, tissue, stain, infer, "
-    "stitch, nuclei, evaluate, report"
+    "cohort, sheet, model, shard_size, jobs_per_shard, retries, missing_slides, max_failed_fraction, "
+    "keep_maps, tissue, stain, infer, stitch, nuclei, evaluate, report"
 )
 
 

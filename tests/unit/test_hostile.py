@@ -21,7 +21,8 @@ from karyon.errors import KaryonError, SheetError, SlideError
 from karyon.io.annotations import read_points
 from karyon.io.sheets import read_sheet
 from karyon.io.slides import PatchedSlide, open_slide
-from karyon.models.card import file_sha256, load_model, model_folder
+from karyon.models.card import file_sha256, model_folder
+from karyon.models.weights import load_model
 
 HOSTILE_IDS = [
     "..",

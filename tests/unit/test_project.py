@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -55,6 +58,38 @@ def test_the_conda_environment_has_the_pins() -> None:
     assert [name_of(line) for line in packages] == [name_of(line) for line in dependencies()]
     for line in packages:
         assert line.split("==")[1] == pins()[name_of(line)]
+
+
+def recipe() -> dict[str, str]:
+    """Sections of the container's recipe by name; what comes before them is its header."""
+    text = (REPOSITORY / "envs" / "karyon.def").read_text()
+    header, *sections = re.split(r"^%", text, flags=re.MULTILINE)
+    return {"header": header, **dict(section.split("\n", 1) for section in sections)}
+
+
+def test_the_container_installs_what_the_package_needs_and_nothing_unpinned(tmp_path: Path) -> None:
+    sections = recipe()
+    conda = yaml.safe_load((REPOSITORY / "envs" / "karyon.yaml").read_text())["dependencies"]
+    assert f"From: {conda[0].replace('=', ':')}-slim" in sections["header"]
+    for line in sections["files"].split("\n"):
+        if line:
+            shutil.copy(REPOSITORY / line.split()[0], tmp_path)
+    commands = sections["post"].replace("cd /opt/karyon", "").replace("pip install", "echo")
+    said = subprocess.run(
+        ["sh", "-c", commands], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert (tmp_path / "requirements.txt").read_text().split() == dependencies()
+    assert said.split() == [
+        "--no-cache-dir",
+        *("--requirement", "requirements.txt"),
+        *("--constraint", "constraints.txt"),
+    ]
+
+
+def test_every_line_of_the_slurm_profile_is_explained() -> None:
+    profile = yaml.safe_load((REPOSITORY / "profiles" / "slurm" / "profile.yaml").read_text())
+    explained = (REPOSITORY / "profiles" / "README.md").read_text()
+    assert [key for key in profile if f"| `{key}" not in explained] == []
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import karyon.cohort.shard
+from karyon.cohort.layout import tile_parts
 from karyon.cohort.plan import write_plan
 from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED, SlideTask, StageResult, run_shard
 from karyon.errors import KaryonError, SlideError
@@ -355,3 +360,188 @@ def test_log_names_every_slide_and_grows_over_attempts(cohort: Cohort) -> None:
     cohort.run(Stage())
     for slide_id in ("1/3 a: done", "2/3 b: done", "3/3 c: done"):
         assert cohort.log().count(slide_id) == 2
+
+
+class Chain:
+    """Three stages of which each uses up what the one before wrote: tiles, map, nuclei."""
+
+    FILES = {"infer": "tiles", "stitch": "map", "nuclei": "nuclei"}  # noqa: RUF012
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        self.keep_maps = False
+        self.settings = {stage: {"key": 1} for stage in self.FILES}
+
+    def run(self) -> dict[str, list[str]]:
+        """Run the stages as the rules do; which slides each of them processed."""
+        self.cohort.run(Stage())
+        done: dict[str, list[str]] = {}
+        before = "tissue"
+        given = {stage: {"settings": self.settings[stage], "version": 1} for stage in self.FILES}
+        users = {"infer": ["stitch"], "stitch": [], "nuclei": []}
+        if not self.keep_maps:
+            users = {"infer": ["stitch", "nuclei"], "stitch": ["nuclei"], "nuclei": []}
+        for stage in self.FILES:
+            done[stage] = []
+            self.cohort.run(
+                lambda task, stage=stage: self.process(stage, task, done[stage]),
+                stage,
+                upstream=str(self.cohort.manifest(before)),
+                settings=self.settings[stage],
+                discard={"stitch": ["tiles"], "nuclei": [] if self.keep_maps else ["map"]}.get(stage, []),
+                later={name: given[name] for name in users[stage]},
+            )
+            before = stage
+        return done
+
+    def process(self, stage: str, task: SlideTask, done: list[str]) -> StageResult:
+        names = list(self.FILES.values())
+        position = names.index(self.FILES[stage])
+        if position:
+            getattr(task.files, names[position - 1]).read_bytes()  # what it works from must be there
+        output = getattr(task.files, names[position])
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(f"{stage} {task.settings}")
+        done.append(task.row.slide_id)
+        return StageResult(outputs=(output,))
+
+    def left(self) -> set[str]:
+        """Folders in which files are left."""
+        folders = ("tiles", "maps", "nuclei")
+        return {folder for folder in folders if any((self.cohort.results / folder).glob("*"))}
+
+
+EVERY, NONE = ["a", "b", "c"], list[str]()
+
+
+def test_intermediates_go_when_the_next_stage_has_them_and_nothing_is_redone(cohort: Cohort) -> None:
+    chain = Chain(cohort)
+    assert chain.run() == dict.fromkeys(Chain.FILES, EVERY)
+    assert chain.left() == {"nuclei"}
+    assert chain.run() == dict.fromkeys(Chain.FILES, NONE)
+
+
+def test_kept_maps_spare_the_inference_of_another_threshold(cohort: Cohort) -> None:
+    chain = Chain(cohort)
+    chain.keep_maps = True
+    chain.run()
+    assert chain.left() == {"maps", "nuclei"}
+    chain.settings["nuclei"] = {"key": 2}
+    assert chain.run() == {"infer": NONE, "stitch": NONE, "nuclei": EVERY}
+
+
+def test_without_maps_another_threshold_begins_with_inference(cohort: Cohort) -> None:
+    chain = Chain(cohort)
+    chain.run()
+    chain.settings["nuclei"] = {"key": 2}
+    assert chain.run() == dict.fromkeys(Chain.FILES, EVERY)
+    assert chain.left() == {"nuclei"}
+
+
+@pytest.mark.parametrize("keep_maps", [False, True])
+def test_another_assembly_begins_with_inference(cohort: Cohort, keep_maps: bool) -> None:
+    chain = Chain(cohort)
+    chain.keep_maps = keep_maps
+    chain.run()
+    chain.settings["stitch"] = {"key": 2}
+    assert chain.run() == dict.fromkeys(Chain.FILES, EVERY)
+
+
+def test_maps_that_are_no_longer_kept_go_without_any_work(cohort: Cohort) -> None:
+    chain = Chain(cohort)
+    chain.keep_maps = True
+    chain.run()
+    chain.keep_maps = False
+    assert chain.run() == dict.fromkeys(Chain.FILES, NONE)
+    assert chain.left() == {"nuclei"}
+
+
+def test_lost_map_is_made_again_from_inference_on_for_its_slide_alone(cohort: Cohort) -> None:
+    chain = Chain(cohort)
+    chain.keep_maps = True
+    chain.run()
+    (cohort.results / "maps" / "b.zarr.zip").unlink()
+    assert chain.run() == {"infer": ["b"], "stitch": ["b"], "nuclei": NONE}
+
+
+def test_a_slide_that_failed_keeps_what_it_was_made_from(cohort: Cohort) -> None:
+    chain = Chain(cohort)
+    process = chain.process
+
+    def fail_once(stage: str, task: SlideTask, done: list[str]) -> StageResult:
+        if (stage, task.row.slide_id) == ("nuclei", "b"):
+            raise OSError("stale file handle")
+        return process(stage, task, done)
+
+    chain.process = fail_once  # type: ignore[method-assign]
+    chain.run()
+    assert [path.name for path in (cohort.results / "maps").iterdir()] == ["b.zarr.zip"]
+    chain.process = process  # type: ignore[method-assign]
+    assert chain.run() == {"infer": NONE, "stitch": NONE, "nuclei": ["b"]}
+
+
+def test_parts_of_a_slide_have_records_of_their_own_and_go_when_it_is_stitched(cohort: Cohort) -> None:
+    def infer(task: SlideTask) -> StageResult:
+        (part,) = task.parts
+        output = task.files.tiles_of(part)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(part)
+        calls.append(f"{task.row.slide_id} {part}")
+        return StageResult(outputs=(output,))
+
+    given = {"settings": {"mpp": 8.0}, "version": 1}
+    later = {"stitch": given}
+    calls: list[str] = []
+    for part in tile_parts(2):
+        cohort.run(infer, "infer", parts=[part], later=later)
+    assert calls == ["a 1of2", "b 1of2", "c 1of2", "a 2of2", "b 2of2", "c 2of2"]
+    stitch = Stage()
+    cohort.run(
+        stitch, "stitch", upstream=str(cohort.manifest("infer")), discard=["tiles"], parts=tile_parts(2)
+    )
+    assert stitch.calls == ["a", "b", "c"]
+    assert not list((cohort.results / "tiles").rglob("*.zip"))
+    calls.clear()
+    for part in tile_parts(2):
+        cohort.run(infer, "infer", parts=[part], later=later)
+    assert calls == []
+
+
+SECOND_JOB = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_shard import Cohort, slow
+Cohort(Path(sys.argv[2]), IDS).run(slow)
+"""
+IDS = tuple("abcdefgh")
+
+
+def slow(task: SlideTask) -> StageResult:
+    """Write the slide's file in a while, and note who did."""
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    with (task.files.cohort / "calls").open("a") as stream:
+        stream.write(f"{task.row.slide_id} {os.getpid()}\n")
+    return Stage()(task)
+
+
+def test_two_jobs_of_a_shard_share_its_slides_and_do_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(karyon.cohort.shard, "WAIT_S", 0.05)
+    cohort = Cohort(tmp_path, IDS)
+    code = SECOND_JOB.replace("IDS", repr(IDS))
+    other = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)])
+    records = cohort.results / "records" / "tissue"
+    while not list(records.glob("*.lease")):  # it has begun
+        assert other.poll() is None
+    manifest = cohort.run(slow)
+    assert other.wait() == 0
+    calls = [line.split() for line in (cohort.results / "calls").read_text().splitlines()]
+    assert sorted(slide_id for slide_id, _ in calls) == list(IDS)
+    assert len({process for _, process in calls}) == 2
+    assert manifest.index.tolist() == list(IDS)
+    assert manifest["status"].tolist() == [DONE] * len(IDS)
+    assert not list(records.glob("*.lease"))

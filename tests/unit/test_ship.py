@@ -22,8 +22,9 @@ from torch import nn
 from karyon.errors import KaryonError
 from karyon.inference.predict import Predictor, input_layer
 from karyon.io.schemas import REPOSITORY
-from karyon.models.card import load_model, model_folder, read_card
+from karyon.models.card import model_folder, read_card
 from karyon.models.registry import blocks, build, halo_and_stride
+from karyon.models.weights import load_model
 from karyon.stain.fit import StainFit, reference_matrix
 from karyon.tiles.grid import Grid
 from karyon.training.data import load_datasets

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from karyon.stain.channels import INPUT_CHANNELS
 from karyon.stain.concentrations import PENALTY, check_stain_matrix, concentrations
 from karyon.stain.fit import StainFit, fit_stains
-from karyon.stain.inputs import INPUT_CHANNELS, MEDIAN_STAIN, Measured, SlideInput, TargetStain, network_input
+from karyon.stain.inputs import MEDIAN_STAIN, Measured, SlideInput, TargetStain, network_input
 
 COLOURS = np.array([[0.55, 0.77, 0.32], [0.09, 0.95, 0.30]]).T
 TARGET = TargetStain((COLOURS / np.linalg.norm(COLOURS, axis=0)).tolist(), [1.9, 1.1])

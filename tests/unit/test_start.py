@@ -12,8 +12,9 @@ from test_training_loop import EXPERIMENT, checkpoint_of, run
 from torch import nn
 
 from karyon.errors import KaryonError
-from karyon.models.card import Decoding, ModelCard, save_model
+from karyon.models.card import Decoding, ModelCard
 from karyon.models.registry import blocks, build
+from karyon.models.weights import save_model
 from karyon.training.experiment import Experiment, Start
 from karyon.training.start import starting_point
 

@@ -18,7 +18,8 @@ from karyon.inference.predict import input_layer
 from karyon.io.sheets import read_sheet
 from karyon.io.slides import open_slide
 from karyon.models.card import Decoding, ModelCard
-from karyon.stain.inputs import INPUT_CHANNELS, network_input
+from karyon.stain.channels import INPUT_CHANNELS
+from karyon.stain.inputs import network_input
 from karyon.stain.sample import separate_slide
 from karyon.tiles.grid import Grid, read_window
 from karyon.tissue.mask import tissue_mask

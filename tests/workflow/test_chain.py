@@ -95,6 +95,24 @@ def test_a_changed_threshold_reruns_nuclei_and_after(finished: Workflow, tmp_pat
     assert planned == ["evaluate"] * 3 + ["nuclei"] * 3 + ["report", "summary", "verdict"]
 
 
+def test_without_maps_a_changed_threshold_begins_with_inference_and_finds_the_same(
+    finished: Workflow, sheet: pd.DataFrame, tmp_path: Path
+) -> None:
+    workflow = finished.copy(tmp_path / "work")
+    assert {path.name for path in results(workflow).iterdir()} >= {"maps", "nuclei"}
+    assert not list((results(workflow) / "tiles").iterdir())
+    workflow.write_sheet(sheet.iloc[:1])
+    before = {path: path.stat().st_mtime_ns for path in (results(workflow) / "nuclei").glob("*.parquet")}
+    result = workflow.run("--until", "nuclei", settings={**SETTINGS, "keep_maps": False})
+    assert result.returncode == 0, result.stderr
+    name = sheet["slide_id"].iloc[0]
+    assert not (results(workflow) / "maps" / f"{name}.zarr.zip").exists()
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing was done again
+    changed = {**SETTINGS, "keep_maps": False, "nuclei": {"geojson": True, "threshold": 0.6}}
+    chain = ["evaluate", "infer", "nuclei", "stitch"]
+    assert workflow.planned(settings=changed) == sorted([*chain, "report", "summary", "verdict"])
+
+
 def test_a_new_slide_runs_only_its_shard(finished: Workflow, sheet: pd.DataFrame, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path / "work")
     workflow.write_sheet(pd.concat([sheet, sheet.iloc[[0]].assign(slide_id="added")]))

@@ -9,7 +9,7 @@ rule evaluate:
         "results/{cohort}/logs/evaluate/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/evaluate/{shard}.tsv"
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1

@@ -1,15 +1,19 @@
+# Where several jobs share a shard, each has a part of every slide's tiles.
+PART = "_{part}" if len(PARTS) > 1 else ""
+
+
 rule infer:
     """Tile predictions, on a GPU or on CPU threads."""
     input:
         plan="results/{cohort}/plan/{shard}.tsv",
         upstream="results/{cohort}/manifests/stain/{shard}.parquet",
     output:
-        "results/{cohort}/manifests/infer/{shard}.parquet",
+        f"results/{{cohort}}/manifests/infer{PART}/{{shard}}.parquet",
     log:
-        "results/{cohort}/logs/infer/{shard}.log",
+        f"results/{{cohort}}/logs/infer{PART}/{{shard}}.log",
     benchmark:
-        "results/{cohort}/benchmarks/infer/{shard}.tsv"
-    retries: config["retries"]
+        f"results/{{cohort}}/benchmarks/infer{PART}/{{shard}}.tsv"
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 8
@@ -26,5 +30,31 @@ rule infer:
             "card": CARD.inference(),
         },
         version=STAGE_VERSION["infer"],
+        later=LATER["infer"],
     script:
         "../scripts/infer.py"
+
+
+if PART:
+
+    rule gather:
+        """One manifest of the parts."""
+        input:
+            parts=expand(
+                "results/{{cohort}}/manifests/infer_{part}/{{shard}}.parquet",
+                part=PARTS,
+            ),
+        output:
+            "results/{cohort}/manifests/infer/{shard}.parquet",
+        log:
+            "results/{cohort}/logs/gather/{shard}.log",
+        benchmark:
+            "results/{cohort}/benchmarks/gather/{shard}.tsv"
+        conda:
+            "../../envs/karyon.yaml"
+        threads: 1
+        resources:
+            mem_mb=light_mem_mb,
+            runtime=5,
+        script:
+            "../scripts/gather.py"

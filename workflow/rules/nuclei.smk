@@ -9,7 +9,8 @@ rule nuclei:
         "results/{cohort}/logs/nuclei/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/nuclei/{shard}.tsv"
-    retries: config["retries"]
+    priority: 1
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1
@@ -18,11 +19,7 @@ rule nuclei:
         runtime=light_runtime,
         attempts_left=attempts_left,
     params:
-        settings={
-            **config["nuclei"],
-            "model": config["model"],
-            "decoding": asdict(CARD.decoding),
-        },
-        version=STAGE_VERSION["nuclei"],
+        **NUCLEI,
+        discard=[] if config["keep_maps"] else ["map"],
     script:
         "../scripts/nuclei.py"

@@ -9,7 +9,7 @@ rule stain:
         "results/{cohort}/logs/stain/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/stain/{shard}.tsv"
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1

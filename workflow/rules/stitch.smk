@@ -9,7 +9,9 @@ rule stitch:
         "results/{cohort}/logs/stitch/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/stitch/{shard}.tsv"
-    retries: config["retries"]
+    # Before more is inferred, so that tile predictions do not pile up.
+    priority: 1
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1
@@ -18,7 +20,9 @@ rule stitch:
         runtime=light_runtime,
         attempts_left=attempts_left,
     params:
-        settings=config["stitch"],
-        version=STAGE_VERSION["stitch"],
+        **STITCH,
+        discard=["tiles"],
+        later=LATER["stitch"],
+        parts=PARTS,
     script:
         "../scripts/stitch.py"

@@ -11,12 +11,13 @@ rule summary:
         "results/{cohort}/logs/summary.log",
     benchmark:
         "results/{cohort}/benchmarks/summary.tsv"
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1
     resources:
-        mem_mb=light_mem_mb,
-        runtime=10,
+        mem_mb=cohort_mem_mb,
+        runtime=30,
     params:
         radii_um=config["evaluate"]["radii_um"],
         model=CARD.name,
@@ -43,11 +44,12 @@ rule report:
         "results/{cohort}/logs/report.log",
     benchmark:
         "results/{cohort}/benchmarks/report.tsv"
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1
     resources:
-        mem_mb=light_mem_mb,
+        mem_mb=cohort_mem_mb,
         runtime=30,
     params:
         overlays=config["report"]["overlays"],
@@ -66,11 +68,12 @@ rule verdict:
         "results/{cohort}/logs/verdict.log",
     benchmark:
         "results/{cohort}/benchmarks/verdict.tsv"
+    localrule: True
     conda:
         "../../envs/karyon.yaml"
     threads: 1
     resources:
-        mem_mb=light_mem_mb,
+        mem_mb=cohort_mem_mb,
         runtime=5,
     params:
         max_failed_fraction=config["max_failed_fraction"],

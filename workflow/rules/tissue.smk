@@ -8,7 +8,7 @@ rule tissue:
         "results/{cohort}/logs/tissue/{shard}.log",
     benchmark:
         "results/{cohort}/benchmarks/tissue/{shard}.tsv"
-    retries: config["retries"]
+    retries: RETRIES
     conda:
         "../../envs/karyon.yaml"
     threads: 1

@@ -13,4 +13,6 @@ run_shard(
     last_attempt=snakemake.resources.attempts_left == 0,
     log=snakemake.log[0],
     gpus=snakemake.resources.get("gpu", 0),
+    later=snakemake.params.later,
+    parts=[snakemake.wildcards.get("part", "")],
 )

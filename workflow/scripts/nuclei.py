@@ -12,4 +12,5 @@ run_shard(
     threads=snakemake.threads,
     last_attempt=snakemake.resources.attempts_left == 0,
     log=snakemake.log[0],
+    discard=snakemake.params.discard,
 )

@@ -12,4 +12,7 @@ run_shard(
     threads=snakemake.threads,
     last_attempt=snakemake.resources.attempts_left == 0,
     log=snakemake.log[0],
+    discard=snakemake.params.discard,
+    later=snakemake.params.later,
+    parts=snakemake.params.parts,
 )

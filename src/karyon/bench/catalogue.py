@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from karyon.bench.bounds import measure_bounds
+from karyon.bench.dag import measure_dag
 from karyon.bench.evaluation import measure_evaluation
 from karyon.bench.inference import measure_inference
 from karyon.bench.matching import measure_matching
@@ -42,5 +43,6 @@ BENCHES = {
     "inference": Bench(
         "every network as infer runs it and in bfloat16, against the network as built", measure_inference, 512
     ),
+    "dag": Bench("what it costs to plan a cohort of so many slides, and to start a job", measure_dag, 30_000),
     "bounds": Bench("what the machine can do: decoding, arithmetic, compression", measure_bounds, 10_000),
 }

@@ -9,8 +9,9 @@ import torch
 
 from karyon.demo.look import draw_look
 from karyon.demo.slide import render_slide
-from karyon.models.card import Decoding, ModelCard, save_model
+from karyon.models.card import Decoding, ModelCard
 from karyon.models.registry import build, halo_and_stride
+from karyon.models.weights import save_model
 
 SLIDE_MPP = 0.25
 MODEL_MPP = 0.5

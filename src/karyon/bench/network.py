@@ -16,10 +16,10 @@ from karyon.cohort.stages.stain import read_fit
 from karyon.cohort.stages.tissue import TissueFiles, open_planned
 from karyon.inference.predict import input_layer
 from karyon.inference.reader import read_tiles
-from karyon.models.card import load_model
 from karyon.models.folding import fold_batch_norm
 from karyon.models.memory import use_huge_pages
 from karyon.models.registry import channels_last
+from karyon.models.weights import load_model
 from karyon.tiles.grid import Grid
 from karyon.tiles.layout import TileLayout, tissue_tiles
 

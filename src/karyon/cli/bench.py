@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=int,
         metavar="N",
-        help="side of the slide or map in pixels, or number of points; goals are stated for the default",
+        help="side of the slide or map in pixels, number of points or slides; goals are for the default",
     )
     parser.add_argument(
         "--cache",

@@ -12,10 +12,12 @@ from karyon.errors import KaryonError
 COMMANDS = (
     "bench",
     "demo_slides",
+    "doctor",
     "downsample",
     "evaluate",
     "link_profiles",
     "models",
+    "plan",
     "preview_augmentation",
     "scores",
     "sheet",

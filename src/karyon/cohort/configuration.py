@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
@@ -46,6 +48,23 @@ def complete_config(config: dict[str, Any], source: str = "config") -> dict[str,
     if mistakes:
         raise SheetError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
     return _complete(config, schema)
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The complete configuration of a run, from what Snakemake is given as ``--configfile``, or from a sheet.
+
+    Args:
+        path: A YAML file, or a cohort sheet, which stands for a run with the defaults.
+
+    Raises:
+        SheetError: The file cannot be read, or the configuration has mistakes.
+    """
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return complete_config({"cohort": path.name.partition(".")[0], "sheet": str(path)}, str(path))
+    try:
+        return complete_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SheetError(f"{path}: cannot be read as a configuration ({error})") from error
 
 
 def _describe(error: ValidationError, schema: dict[str, Any]) -> Iterator[str]:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def tile_parts(jobs: int) -> tuple[str, ...]:
+    """Names of the parts that jobs make of a slide's tiles, such as ``2of4``; '' where one job takes all."""
+    return tuple(f"{number}of{jobs}" for number in range(1, jobs + 1)) if jobs > 1 else ("",)
+
+
 @dataclass(frozen=True)
 class SlideFiles:
     """The files of one slide.
@@ -87,6 +92,10 @@ class SlideFiles:
         """Precision and recall over the threshold, where the slide is annotated."""
         return self._file("curves", ".parquet")
 
+    def tiles_of(self, part: str) -> Path:
+        """Tile predictions of a part of the slide; of '' :attr:`tiles`."""
+        return self._file(f"tiles/{part}", ".zarr.zip") if part else self.tiles
+
     def every(self) -> Iterator[Path]:
         """All files above, whether they exist or not."""
         for name, member in vars(SlideFiles).items():
@@ -96,3 +105,7 @@ class SlideFiles:
     def record(self, stage: str) -> Path:
         """What a stage noted of this slide when it was done."""
         return self._file(f"records/{stage}", ".json")
+
+    def lease(self, stage: str) -> Path:
+        """There while a job has the slide in hand."""
+        return self._file(f"records/{stage}", ".lease")

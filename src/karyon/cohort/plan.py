@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,11 @@ class SlideRow:
     region_mtime_ns: int
 
 
+# The number of shards, fixed when the cohort is first planned.
+FIXED = "shards.json"
+COLUMNS = tuple(field.name for field in fields(SlideRow))
+
+
 def shard_of(slide_id: str, shards: int) -> str:
     """Name of a slide's shard: its id where each slide has its own, else a stable hash.
 
@@ -69,14 +76,13 @@ def write_plan(sheet: pd.DataFrame, folder: Path, shard_size: int) -> list[str]:
     Returns:
         Names of the shards, sorted.
     """
-    shards = _number_of_shards(folder / "shards.json", len(sheet), shard_size)
+    shards = number_of_shards(folder, len(sheet), shard_size)
+    _write_if_changed(folder / FIXED, json.dumps({"shards": shards, "shard_size": shard_size}))
     rows: dict[str, list[str]] = {}
-    for record in sheet.to_dict("records"):
-        row = _plan_row({str(key): value for key, value in record.items()})
-        rows.setdefault(shard_of(row.slide_id, shards), []).append(
-            "\t".join(str(getattr(row, field.name)) for field in fields(SlideRow))
-        )
-    header = "\t".join(field.name for field in fields(SlideRow))
+    for record in _plan_records(sheet):
+        line = "\t".join(str(record[name]) for name in COLUMNS)
+        rows.setdefault(shard_of(record["slide_id"], shards), []).append(line)
+    header = "\t".join(COLUMNS)
     for shard, lines in rows.items():
         _write_if_changed(folder / f"{shard}.tsv", "\n".join([header, *lines, ""]))
     # A file that another run is writing has a hidden name, and is its own business.
@@ -100,32 +106,44 @@ def read_plan(path: Path) -> list[SlideRow]:
     ]
 
 
-def _number_of_shards(path: Path, slides: int, shard_size: int) -> int:
+def number_of_shards(folder: Path, slides: int, shard_size: int) -> int:
+    """How many shards a cohort has, or will have once it is planned; 0 means one per slide.
+
+    Args:
+        folder: ``results/<cohort>/plan``; need not exist.
+        slides: Of the sheet.
+        shard_size: Slides per shard, on average.
+    """
+    path = folder / FIXED
     if path.exists():
         stored = json.loads(path.read_text())
         if stored["shard_size"] == shard_size:
             return int(stored["shards"])
-    shards = 0 if shard_size == 1 else -(-slides // shard_size)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"shards": shards, "shard_size": shard_size}))
-    return shards
+    return 0 if shard_size == 1 else -(-slides // shard_size)
 
 
-def _plan_row(record: dict[str, Any]) -> SlideRow:
-    size, mtime = _file_facts(record["path"])
-    known: dict[str, Any] = {"size": size, "mtime_ns": mtime}
-    for column in ("mpp", "annotation_mpp"):
-        known[column] = 0.0 if math.isnan(record[column]) else record[column]
-    for column in ("annotations", "region"):
-        known[f"{column}_size"], known[f"{column}_mtime_ns"] = _file_facts(record[column])
-    content: dict[str, Any] = {**record, **known}
-    return SlideRow(**{field.name: content[field.name] for field in fields(SlideRow)})
+def slides_of(sheet: pd.DataFrame) -> list[SlideRow]:
+    """A checked sheet's slides with the facts of their files, in its order."""
+    return [SlideRow(**{name: record[name] for name in COLUMNS}) for record in _plan_records(sheet)]
+
+
+def _plan_records(sheet: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The fields of a :class:`SlideRow` for each slide, in the sheet's order."""
+    columns = {str(name): sheet[name].tolist() for name in sheet}  # the quickest way to 30,000 rows
+    for values in zip(*columns.values(), strict=True):
+        record = dict(zip(columns, values, strict=True))
+        record["size"], record["mtime_ns"] = _file_facts(record["path"])
+        for name in ("mpp", "annotation_mpp"):
+            record[name] = 0.0 if math.isnan(record[name]) else record[name]
+        for name in ("annotations", "region"):
+            record[f"{name}_size"], record[f"{name}_mtime_ns"] = _file_facts(record[name])
+        yield record
 
 
 def _file_facts(path: str) -> tuple[int, int]:
     """Size and time of a file; zeros where there is none, which its stage then reports."""
     try:
-        facts = Path(path).stat() if path else None
+        facts = os.stat(path) if path else None  # noqa: PTH116 (thrice as fast)
     except OSError:
         facts = None
     return (facts.st_size, facts.st_mtime_ns) if facts else (0, 0)

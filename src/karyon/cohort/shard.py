@@ -8,11 +8,11 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow, read_plan
 from karyon.errors import KaryonError, SlideError
 from karyon.io.atomic import atomic_path, remove_leftovers
+from karyon.io.lease import lease
 
 logger = logging.getLogger("karyon")
 
@@ -42,6 +43,8 @@ STAGE_COLUMNS = {
         "region_mtime_ns",
     ),
 }
+# Between looks at slides that another job has in hand.
+WAIT_S = 5.0
 # No space, or a quota used up.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DONE, NO_TISSUE, NOT_ANNOTATED, SKIPPED, FAILED = "done", "no_tissue", "not_annotated", "skipped", "failed"
@@ -59,6 +62,7 @@ class SlideTask:
         gpus: GPUs that may be used.
         fingerprint: Of the slide, the settings and all stages so far.
         blank: No tissue was found on the slide.
+        parts: Which parts of the slide's tiles are made or read (:func:`~karyon.cohort.layout.tile_parts`).
     """
 
     row: SlideRow
@@ -68,6 +72,7 @@ class SlideTask:
     gpus: int
     fingerprint: str
     blank: bool = False
+    parts: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,9 @@ def run_shard(
     log: str,
     gpus: int = 0,
     blanks: bool = False,
+    discard: Sequence[str] = (),
+    later: dict[str, dict[str, Any]] | None = None,
+    parts: Sequence[str] = ("",),
 ) -> None:
     """Process every slide of a shard that is not done yet, and write the shard's manifest.
 
@@ -117,6 +125,12 @@ def run_shard(
         log: Log file.
         gpus: GPUs of the job.
         blanks: Process slides without tissue as well, instead of passing them over.
+        discard: Which files of the stage before nobody needs once a slide is done here: members of
+            :class:`~karyon.cohort.layout.SlideFiles`.
+        later: Stages after this one that use up its files, in order, each with the ``settings`` and
+            ``version`` it will be given: a slide that they have done is done here too, files or not.
+        parts: Parts of each slide's tiles that this job makes or reads; a job that makes one of several keeps
+            records of its own.
 
     Raises:
         SystemExit: A slide failed in a way that may pass, and attempts remain; or the model or the
@@ -124,28 +138,87 @@ def run_shard(
     """
     _log_to(log)
     cohort = Path(manifest).parents[2]
+    stage = "_".join([stage, *parts]) if len(parts) == 1 and parts[0] else stage
     before = _read_manifest(upstream)
-    rows = []
-    slides = read_plan(Path(plan))
-    files_of = [SlideFiles(cohort, row.slide_id) for row in slides]
-    remove_leftovers(path for files in files_of for path in (*files.every(), files.record(stage)))
-    for number, (row, files) in enumerate(zip(slides, files_of, strict=True), start=1):
+    tasks = []
+    for row in read_plan(Path(plan)):
         previous = before.get(row.slide_id)
         fingerprint = _fingerprint(stage, row, settings, version, previous)
         blank = blanks and previous is not None and previous["status"] == NO_TISSUE
-        task = SlideTask(row, files, settings, threads, gpus, fingerprint, blank)
-        result = _passed_over(task, previous) or _recorded(task, stage) or _attempt(process, task, stage)
+        files = SlideFiles(cohort, row.slide_id)
+        tasks.append(SlideTask(row, files, settings, threads, gpus, fingerprint, blank, tuple(parts)))
+    remove_leftovers(path for task in tasks for path in _writable(task, stage))
+    rows = []
+    for task, result in _settle_all(process, tasks, before, stage, later or {}):
         rows.append(result)
+        if result["status"] == DONE:
+            _discard(task, discard)
         state = result["status"] + (f": {result['error']}" if result["error"] else "")
-        logger.info(
-            "%s %d/%d %s: %s (%.1f s)", stage, number, len(slides), row.slide_id, state, result["seconds"]
-        )
+        count, slide_id, seconds = f"{len(rows)}/{len(tasks)}", task.row.slide_id, result["seconds"]
+        logger.info("%s %s %s: %s (%.1f s)", stage, count, slide_id, state, seconds)
+    order = {task.row.slide_id: number for number, task in enumerate(tasks)}
+    rows.sort(key=lambda row: order[row["slide_id"]])
     if not last_attempt and any(row["retry"] for row in rows):
         failed = [row["slide_id"] for row in rows if row["retry"]]
         names = ", ".join(failed[:5])
         sys.exit(f"{stage}: {len(failed)} slides failed and will be tried again: {names}; see {log}")
     with explain_full_disk(f"{stage}: the manifest", cohort), atomic_path(Path(manifest)) as temporary:
         pd.DataFrame(rows).drop(columns="retry").to_parquet(temporary, index=False)
+
+
+def _writable(task: SlideTask, stage: str) -> Iterator[Path]:
+    """Every file of a slide that a job of the stage may have been writing when it was killed."""
+    yield from task.files.every()
+    yield from (task.files.tiles_of(part) for part in task.parts)
+    yield task.files.record(stage)
+
+
+def _discard(task: SlideTask, names: Sequence[str]) -> None:
+    files = task.files
+    for name in names:
+        parts = [files.tiles_of(part) for part in task.parts] if name == "tiles" else []
+        for path in (getattr(files, name), *parts):
+            path.unlink(missing_ok=True)
+
+
+def _settle_all(
+    process: Callable[[SlideTask], StageResult],
+    tasks: Sequence[SlideTask],
+    before: dict[str, dict[str, Any]],
+    stage: str,
+    later: dict[str, dict[str, Any]],
+) -> Iterator[tuple[SlideTask, dict[str, Any]]]:
+    """Each slide with its row, in order; last those that another job had in hand when their turn came.
+
+    That is a job whose Snakemake was killed, and which goes on.
+    """
+    pending = list(tasks)
+    while pending:
+        taken = []
+        for task in pending:
+            row = _passed_over(task, before.get(task.row.slide_id)) or _recorded(task, stage, later)
+            row = row or _attempt_alone(process, task, stage, later)
+            if row:
+                yield task, row
+            else:
+                taken.append(task)
+        pending = taken
+        if pending:
+            logger.info("%s: waiting for another job that has %d slides in hand", stage, len(pending))
+            time.sleep(WAIT_S)
+
+
+def _attempt_alone(
+    process: Callable[[SlideTask], StageResult], task: SlideTask, stage: str, later: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Run the stage on a slide, unless another job is at it now: then nothing."""
+    with ExitStack() as stack:
+        with explain_full_disk(f"{stage} {task.row.slide_id}", task.files.cohort):
+            ours = stack.enter_context(lease(task.files.lease(stage)))
+        if not ours:
+            return None
+        # The other may have ended between our look at the record and our lease.
+        return _recorded(task, stage, later) or _attempt(process, task, stage)
 
 
 def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage: str) -> dict[str, Any]:
@@ -160,7 +233,7 @@ def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage
         logger.warning("%s %s: %s", stage, task.row.slide_id, error)
         return _row(task, FAILED, str(error), time.perf_counter() - start)
     except KaryonError as error:  # the model or the configuration: every slide would fail alike
-        sys.exit(f"{stage}: {error}")
+        _stop(f"{stage}: {error}")
     except Exception as error:
         logger.exception("%s %s", stage, task.row.slide_id)
         message = f"{type(error).__name__}: {error}"
@@ -196,23 +269,43 @@ def explain_full_disk(what: str, folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        sys.exit(f"{what}: no space left on the disk of {folder.resolve()}; free space and start again")
+        _stop(f"{what}: no space left on the disk of {folder.resolve()}; free space and start again")
 
 
-def _recorded(task: SlideTask, stage: str) -> dict[str, Any] | None:
-    """The row of an earlier run, if it was of the same fingerprint and its files are still there."""
-    path = task.files.record(stage)
+def _recorded(task: SlideTask, stage: str, later: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of an earlier run, if it was of the same fingerprint and its files are there or used up."""
+    content = _read_record(task.files, stage, task.fingerprint)
+    if content is None or not (_outputs_are_there(task.files, content) or _is_used_up(task, later)):
+        return None
+    return {**content["row"], "retry": False}
+
+
+def _is_used_up(task: SlideTask, later: dict[str, dict[str, Any]]) -> bool:
+    """Whether a later stage has made what it would make of this one's files, and still has it."""
+    fingerprint = task.fingerprint
+    for stage, given in later.items():
+        before = {"fingerprint": fingerprint}
+        fingerprint = _fingerprint(stage, task.row, given["settings"], given["version"], before)
+        content = _read_record(task.files, stage, fingerprint)
+        if content is None:
+            return False
+        if _outputs_are_there(task.files, content):
+            return True
+    return False
+
+
+def _read_record(files: SlideFiles, stage: str, fingerprint: str) -> dict[str, Any] | None:
+    """What a stage noted of a slide, if that was of this fingerprint."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(files.record(stage).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if content["row"]["fingerprint"] != task.fingerprint:
-        return None
-    for name, size in content["outputs"].items():
-        output = task.files.cohort / name
-        if not output.is_file() or output.stat().st_size != size:
-            return None
-    return {**content["row"], "retry": False}
+    return content if content["row"]["fingerprint"] == fingerprint else None
+
+
+def _outputs_are_there(files: SlideFiles, content: dict[str, Any]) -> bool:
+    outputs = [(files.cohort / name, size) for name, size in content["outputs"].items()]
+    return all(path.is_file() and path.stat().st_size == size for path, size in outputs)
 
 
 def _passed_over(task: SlideTask, previous: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -268,3 +361,9 @@ def _log_to(path: str) -> None:
     logger.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.handlers[1].setFormatter(logging.Formatter("%(message)s"))
     logger.propagate = False
+
+
+def _stop(message: str) -> NoReturn:
+    """End the job with a message, in its log too: of a job on another machine Snakemake shows that alone."""
+    logger.error(message)
+    sys.exit(message)

@@ -47,11 +47,12 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
     for folder, wanted in names.items():
         for leftover in folder.glob(".*"):
             match = TEMPORARY.fullmatch(leftover.name)
-            if match and match["name"] in wanted and not _is_running(int(match["process"])):
+            if match and match["name"] in wanted and not is_running(int(match["process"])):
                 leftover.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

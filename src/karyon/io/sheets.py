@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -30,6 +31,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 FILE_COLUMNS = ("path", "annotations", "region")
 MPP_COLUMNS = ("mpp", "annotation_mpp")
+PORTION = 32
 
 
 @dataclass
@@ -274,21 +276,28 @@ def _read_mpp(sheet: _Sheet, column: str) -> dict[int, float]:
 
 
 def _check_files(sheet: _Sheet, paths: dict[str, dict[int, str]]) -> None:
-    # Over a network it is the waiting that takes long, so several files are asked for at once.
+    # Over a network it is the waiting that takes long, so several files are asked for at once; in portions,
+    # for handing a thread one file costs more than a local disk's answer.
     with ThreadPoolExecutor(16) as pool:
         for column, files in paths.items():
-            problems = pool.map(_file_problem, files.values())
-            for row, path, problem in zip(files, files.values(), problems, strict=True):
+            named = list(files.values())
+            portions = [named[start : start + PORTION] for start in range(0, len(named), PORTION)]
+            problems = chain.from_iterable(pool.map(_file_problems, portions))
+            for row, path, problem in zip(files, named, problems, strict=True):
                 cell = sheet.cells[column][row]
                 if problem and not CONTROL.search(cell):
                     where = f": {path} (relative paths start at the sheet's folder)" if cell != path else ""
                     sheet.wrong_cell(row, column, problem + where)
 
 
+def _file_problems(paths: list[str]) -> list[str]:
+    return [_file_problem(path) for path in paths]
+
+
 def _file_problem(path: str) -> str:
     """What keeps ``path`` from being read as a file, or ''."""
     try:
-        mode = Path(path).stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116 (thrice as fast, and there may be 30,000)
     except (FileNotFoundError, NotADirectoryError):
         return "there is no such file"
     except (OSError, ValueError) as error:

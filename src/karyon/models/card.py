@@ -1,4 +1,8 @@
-"""A model on disk: ``model.safetensors`` with the weights, ``card.yaml`` with everything else."""
+"""A model on disk: ``model.safetensors`` with the weights, ``card.yaml`` with everything else.
+
+What reads cards is here and does without torch, whose import costs every job of a cohort more than a second;
+what builds networks is in :mod:`karyon.models.weights`.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
 
 from karyon.errors import KaryonError
 from karyon.io.atomic import atomic_path
 from karyon.io.schemas import REPOSITORY, show_value
-from karyon.models.registry import build
-from karyon.stain.inputs import INPUT_CHANNELS
+from karyon.stain.channels import INPUT_CHANNELS
 
 WEIGHTS, CARD = "model.safetensors", "card.yaml"
 SHIPPED = REPOSITORY / "resources" / "models"
@@ -112,15 +113,6 @@ def model_folder(model: str) -> Path:
     raise KaryonError(f"model '{model}': neither a folder with a {CARD} nor one of: {', '.join(names)}")
 
 
-def save_model(folder: Path, network: nn.Module, card: ModelCard) -> ModelCard:
-    """Write weights and card; returns the card with the weights' sha256."""
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
-    card = ModelCard(**{**card.__dict__, "sha256": file_sha256(folder / WEIGHTS)})
-    write_card(folder, card)
-    return card
-
-
 def write_card(folder: Path, card: ModelCard) -> None:
     """Write or replace a model's card."""
     with atomic_path(folder / CARD) as temporary:
@@ -150,16 +142,19 @@ def read_card(folder: Path) -> ModelCard:
     return card
 
 
-def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
-    """Build the network of a card, with its weights, in evaluation mode.
+def check_weights(folder: Path, card: ModelCard) -> Path:
+    """See that a model's weights are those of its card, without building the network.
 
-    Of a ``value`` card the output is already divided by ``peak``; the weights are those that were trained.
+    Args:
+        folder: The model's.
+        card: Its card.
+
+    Returns:
+        The file of the weights.
 
     Raises:
-        KaryonError: The weights are missing, are no safetensors file, are not those of the card, or
-            do not fit the architecture.
+        KaryonError: The weights are missing, are not those of the card, or are no safetensors file.
     """
-    card = read_card(folder)
     path = folder / WEIGHTS
     if not path.is_file():
         raise KaryonError(f"{path}: the card is there but the weights are not")
@@ -169,15 +164,15 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
             f"{path}: sha256 is {found[:12]}..., the card says {card.sha256[:12]}...; restore the file"
         )
     try:
-        network = build(card.architecture, **card.arguments)
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, TypeError) as error:
-        raise KaryonError(
-            f"{path}: not the weights of {card.architecture} {card.arguments} ({error})"
-        ) from error
-    if card.peak != 1:
-        network.register_forward_hook(lambda module, inputs, output: output / card.peak)
-    return network.eval(), card
+        with safe_open(path, framework="numpy"):
+            return path
+    except SafetensorError as error:
+        raise wrong_weights(path, card, error) from error
+
+
+def wrong_weights(path: Path, card: ModelCard, reason: Exception) -> KaryonError:
+    """What is said of weights that are none, or do not fit the card's architecture."""
+    return KaryonError(f"{path}: not the weights of {card.architecture} {card.arguments} ({reason})")
 
 
 def file_sha256(path: Path) -> str:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from karyon.stain.channels import INPUT_CHANNELS
 from karyon.stain.concentrations import TorchConcentrations
 from karyon.stain.fit import StainFit
-
-# By name: the number of channels.
-INPUT_CHANNELS = {"H-C": 1, "HE-C": 2, "CN-H&E": 3, "RGB": 3}
 
 
 @dataclass(frozen=True)

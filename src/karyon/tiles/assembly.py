@@ -10,6 +10,7 @@ import zarr
 
 from karyon.tiles.grid import Grid
 from karyon.tiles.layout import TileLayout
+from karyon.tiles.store import Predictions
 
 # A block of the map is at least this wide, and a whole number of tiles.
 MIN_BLOCK_PX = 1024
@@ -24,7 +25,7 @@ def block_side(layout: TileLayout) -> int:
 
 
 def assemble(
-    predictions: zarr.Array, tiles: np.ndarray, layout: TileLayout, grid: Grid, method: str
+    predictions: Predictions | zarr.Array, tiles: np.ndarray, layout: TileLayout, grid: Grid, method: str
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """The blocks of the slide-level map, row by row; blocks without tiles are left out.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import ZipStore
 
+from karyon.errors import SlideError
 from karyon.io.atomic import atomic_path
+from karyon.tiles.grid import Grid
+from karyon.tiles.layout import TileLayout
 
 COMPRESSION = ZstdCodec(level=3)
 
@@ -35,12 +38,50 @@ def create_store(path: Path, attributes: dict[str, Any]) -> Iterator[zarr.Group]
 
 @contextmanager
 def open_store(path: Path) -> Iterator[zarr.Group]:
-    """The Zarr group in a zip file, for reading."""
+    """The Zarr group in a zip file, for reading.
+
+    Raises:
+        SlideError: The file is gone.
+    """
+    if not path.is_file():
+        raise SlideError(f"{path}: the file is gone; start again with --forcerun infer to have it made anew")
     store = ZipStore(path, mode="r")
     try:
         yield zarr.open_group(store=store, mode="r")
     finally:
         store.close()
+
+
+def read_layout(store: zarr.Group) -> tuple[Grid, TileLayout, np.ndarray]:
+    """Grid, tiles' layout, and ``(n, 3)`` tiles of a store of tile predictions."""
+    attributes = store.attrs.asdict()
+    grid, layout = Grid(**attributes["grid"]), TileLayout(**attributes["layout"])  # type: ignore[arg-type]
+    return grid, layout, np.asarray(attributes["tiles"], dtype=np.float64).reshape(-1, 3)
+
+
+class Predictions:
+    """Tile predictions of one or more stores, as if they were one array.
+
+    Args:
+        arrays: uint8, ``(n, window, window)`` each.
+    """
+
+    def __init__(self, arrays: Sequence[zarr.Array]) -> None:
+        self._arrays = arrays
+        self._starts = np.cumsum([0, *(array.shape[0] for array in arrays)])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """The prediction of a tile, ``(window, window)``."""
+        part = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return np.asarray(self._arrays[part][number - int(self._starts[part])])
+
+
+def join_parts(stores: Sequence[zarr.Group]) -> tuple[Grid, TileLayout, np.ndarray, Predictions]:
+    """Grid, tiles' layout, ``(n, 3)`` tiles and predictions of a slide whose parts lie in several stores."""
+    read = [read_layout(store) for store in stores]
+    grid, layout, _ = read[0]
+    tiles = np.concatenate([part for _, _, part in read])
+    return grid, layout, tiles, Predictions([store["predictions"] for store in stores])  # type: ignore[misc]
 
 
 def create_array(group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> zarr.Array:

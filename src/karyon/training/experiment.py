@@ -16,7 +16,7 @@ import yaml
 from karyon.errors import KaryonError
 from karyon.io.schemas import did_you_mean
 from karyon.models.registry import ARCHITECTURES
-from karyon.stain.inputs import INPUT_CHANNELS
+from karyon.stain.channels import INPUT_CHANNELS
 from karyon.tiles.grid import Grid
 from karyon.training.augmentation import Augmentation
 from karyon.training.losses import LOSSES

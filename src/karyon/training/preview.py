@@ -68,7 +68,7 @@ def to_colour(inputs: torch.Tensor, name: str) -> np.ndarray:
 
     Args:
         inputs: ``(n, c, h, w)``.
-        name: Which input; a key of ``karyon.stain.inputs.INPUT_CHANNELS``.
+        name: Which input; a key of ``karyon.stain.channels.INPUT_CHANNELS``.
 
     Returns:
         RGB in 0 to 1, ``(n, h, w, 3)``.

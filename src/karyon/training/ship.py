@@ -8,9 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from karyon.evaluation.detection import DetectionScore
-from karyon.models.card import Decoding, ModelCard, save_model
+from karyon.models.card import Decoding, ModelCard
 from karyon.models.memory import use_huge_pages
 from karyon.models.registry import halo_and_stride
+from karyon.models.weights import save_model
 from karyon.stain.inputs import MEDIAN_STAIN
 from karyon.training.curves import draw_curves
 from karyon.training.data import load_datasets

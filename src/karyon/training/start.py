@@ -8,9 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from karyon.errors import KaryonError
-from karyon.models.card import load_model, model_folder
+from karyon.models.card import model_folder
 from karyon.models.encoder_weights import load_encoder
 from karyon.models.registry import blocks, build
+from karyon.models.weights import load_model
 from karyon.training.experiment import Experiment, Start
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from karyon.errors import KaryonError, SlideError
 from karyon.inference.predict import Predictor, input_layer
 from karyon.inference.reader import read_tiles
 from karyon.io.slides import DAMAGED, MAX_LOST_SHARE, SlideFacts
-from karyon.models.card import ModelCard, load_model, model_folder
+from karyon.models.card import ModelCard, model_folder
 from karyon.models.folding import fold_batch_norm
 from karyon.models.memory import use_huge_pages
+from karyon.models.weights import load_model
 from karyon.tiles.grid import Grid
 from karyon.tiles.layout import TileLayout, tissue_tiles
 from karyon.tiles.store import create_array, create_store
@@ -41,7 +43,8 @@ def infer_slide(task: SlideTask) -> StageResult:
     tissue = TissueFiles.read(task.files)
     grid = Grid.of_slide(tissue.facts, card.mpp)
     layout = TileLayout.of_grid(grid, settings["tile_px"], card.halo_px, card.stride)
-    tiles = tissue_tiles(tissue.mask, tissue.mask_grid, grid, layout)
+    (part,) = task.parts
+    tiles = part_of_tiles(tissue_tiles(tissue.mask, tissue.mask_grid, grid, layout), part)
     try:
         inputs = input_layer(card, read_fit(task.files), settings["channel"])
     except ValueError as error:
@@ -55,7 +58,7 @@ def infer_slide(task: SlideTask) -> StageResult:
     images = read_tiles(open_again, grid, layout, tiles, readers, ahead)
     attributes = {"grid": asdict(grid), "layout": asdict(layout), "tiles": tiles.tolist()}
     loss = _Loss(task.row.path, len(tiles) * (layout.window * grid.scale) ** 2, tissue.facts)
-    with create_store(task.files.tiles, attributes) as store:
+    with create_store(task.files.tiles_of(part), attributes) as store:
         maps = predictor.predict(loss.watch(images), inputs)
         _write_maps(store, maps, len(tiles), layout.window, task.row.slide_id)
     seconds = time.perf_counter() - start
@@ -66,9 +69,25 @@ def infer_slide(task: SlideTask) -> StageResult:
             "tiles": len(tiles),
             "lost_share": loss.share,
             "gpx_per_min": round(scanned / seconds * 60, 5),
+            "model": card.name,
+            "device": torch.cuda.get_device_name() if task.gpus else "cpu",
+            "threads": task.threads,
         },
-        outputs=(task.files.tiles,),
+        outputs=(task.files.tiles_of(part),),
     )
+
+
+def part_of_tiles(tiles: np.ndarray, part: str) -> np.ndarray:
+    """The tiles of a part: a band of the slide, as long as the others.
+
+    Args:
+        tiles: ``(n, 3)``, row by row.
+        part: Such as ``2of4``; '' for all of them.
+    """
+    if not part:
+        return tiles
+    number, count = (int(word) for word in part.split("of"))
+    return np.array_split(tiles, count)[number - 1]
 
 
 class _Loss:
@@ -86,7 +105,7 @@ class _Loss:
     def __init__(self, path: str, area: float, facts: SlideFacts) -> None:
         self.share = 0.0
         self._path = path
-        self._slides = facts.width * facts.height / area  # one slide's area in units of ours
+        self._slides = facts.width * facts.height / max(area, 1)  # one slide's area in units of ours
 
     def watch(self, tiles: Iterator[tuple[np.ndarray, float]]) -> Iterator[np.ndarray]:
         """Pass the images on.
@@ -111,13 +130,6 @@ def _write_maps(store: zarr.Group, maps: Iterator[np.ndarray], tiles: int, windo
         predictions[number] = values
 
 
-def read_layout(store: zarr.Group) -> tuple[Grid, TileLayout, np.ndarray]:
-    """Grid, tiles' layout, and ``(n, 3)`` tiles of a store of tile predictions."""
-    attributes = store.attrs.asdict()
-    grid, layout = Grid(**attributes["grid"]), TileLayout(**attributes["layout"])  # type: ignore[arg-type]
-    return grid, layout, np.asarray(attributes["tiles"], dtype=np.float64).reshape(-1, 3)
-
-
 @lru_cache(maxsize=1)
 def _predictor(
     model: str, batch_size: int, cpu_bfloat16: bool, threads: int, gpus: int
@@ -125,7 +137,8 @@ def _predictor(
     """The model, loaded once per job."""
     if gpus and not torch.cuda.is_available():
         raise KaryonError(
-            "the job was given a GPU but torch sees none: check the node's driver, or run with "
+            f"{platform.node()} was given a GPU but torch sees none: leave the node out with "
+            "--slurm-exclude-failed-nodes until its driver is mended, or run on CPUs with "
             "--set-resources infer:gpu=0"
         )
     if not gpus:

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from dataclasses import asdict
 
 from karyon.cohort.shard import SlideTask, StageResult
-from karyon.cohort.stages.infer import read_layout
 from karyon.cohort.stages.tissue import TissueFiles
 from karyon.tiles.assembly import assemble, block_side
 from karyon.tiles.layout import mask_window
-from karyon.tiles.store import create_array, create_store, open_store
+from karyon.tiles.store import create_array, create_store, join_parts, open_store
 
 
 def stitch_slide(task: SlideTask) -> StageResult:
@@ -24,13 +23,12 @@ def stitch_slide(task: SlideTask) -> StageResult:
     tissue = TissueFiles.read(task.files)
     maximum = 0
     with ExitStack() as stack:
-        source = stack.enter_context(open_store(task.files.tiles))
-        grid, layout, tiles = read_layout(source)
+        sources = [stack.enter_context(open_store(task.files.tiles_of(part))) for part in task.parts]
+        grid, layout, tiles, predictions = join_parts(sources)
         target = stack.enter_context(create_store(task.files.map, {"grid": asdict(grid)}))
         side = block_side(layout)
         values = create_array(target, "map", (grid.height, grid.width), (side, side))
-        predictions = source["predictions"]
-        for rows, columns, block in assemble(predictions, tiles, layout, grid, task.settings["assembly"]):  # type: ignore[arg-type]
+        for rows, columns, block in assemble(predictions, tiles, layout, grid, task.settings["assembly"]):
             block *= mask_window(tissue.mask, tissue.mask_grid, grid, columns, rows)
             values[rows, columns] = block
             maximum = max(maximum, int(block.max()))
