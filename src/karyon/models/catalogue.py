@@ -46,11 +46,14 @@ def describe_model(folder: Path) -> tuple[str, ...]:
 
 
 def _f1(card: ModelCard) -> tuple[str, str]:
-    """F1 at the card's first radius and what it was measured on: test images, else those of validation."""
+    """F1 at the card's first radius and what it was measured on: test images, else those of validation.
+
+    Cards may come without, and those of others say it in another way.
+    """
     test, validation = card.metrics.get("test"), card.metrics.get("validation")
-    if isinstance(test, dict):
+    if isinstance(test, dict) and test.get("radius_um"):
         value, low, high = next(iter(test["radius_um"].values()))["f1"]
-        return f"{value:.3f} ({low:.3f}-{high:.3f})", f"{test['images']}"
-    if isinstance(validation, dict):
-        return f"{validation['f1']:.3f}", f"validation: {validation['images']}"
+        return f"{value:.3f} ({low:.3f}-{high:.3f})", str(test["images"])
+    if isinstance(validation, dict) and isinstance(validation.get("f1"), float):
+        return f"{validation['f1']:.3f}", "validation images"
     return "unknown", ""
