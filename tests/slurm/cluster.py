@@ -9,7 +9,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -180,6 +180,14 @@ def job_records(folder: Path) -> list[dict[str, str]]:
             rule, _, wildcards = record.get("Comment", "").removeprefix("rule_").partition("_wildcards_")
             records.append({**record, "rule": rule, "shard": wildcards.partition("_")[2]})
     return sorted(records, key=lambda record: int(record["JobId"]))
+
+
+def end_orphans(folder: Path) -> None:
+    """End what runs on from jobs that SLURM gave up, as on a node that was set down."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in word for word in process.info["cmdline"] or ()):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def stage_processes() -> dict[str, psutil.Process]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import ask, job_records, stage_processes, wait_until
+from cluster import ask, end_orphans, job_records, stage_processes, wait_until
 from conftest import SETTINGS, Slurm, before_infer, nuclei_of
 
 from workdir import Workflow
@@ -61,12 +61,13 @@ def disturbed(slurm: Slurm, finished: Workflow, tmp_path_factory: pytest.TempPat
     workflow = before_infer(finished, tmp_path_factory.mktemp("disturbed") / "work")
     workflow.write_settings({**SETTINGS, "retries": 2})
     with slurm.start(workflow, *ARGUMENTS) as run:
-        hold(workflow, SCANCEL, NODE_DOWN, PREEMPTION, TIME_LIMIT)  # of which the last is left to its fate
+        hold(workflow, SCANCEL, NODE_DOWN, PREEMPTION, TIME_LIMIT)  # the last is left to its fate
         ask("scancel", jobs_of(workflow, SCANCEL)[-1]["JobId"])
         ask("scontrol", "update", "nodename=cpu2", "state=down", "reason=test")
         ask("scontrol", "update", "nodename=cpu2", "state=resume")
         ask("sbatch", "--partition=urgent", "--nodelist=gpu1", "--output=/dev/null", *EVERYTHING)
         status = run.wait(timeout=900)
+    end_orphans(workflow.folder)
     assert status == 0, (workflow.folder / "output.txt").read_text()
     return workflow
 
