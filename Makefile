@@ -6,13 +6,16 @@ SHELL := /bin/bash
 DEMO := results/demo-slides/cohort.tsv
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/local
 
-.PHONY: demo test install lint format bench clean
+.PHONY: demo test test-long install lint format bench clean
 
 demo: $(VENV)/.installed $(DEMO)  ## run every rule on a synthetic cohort
 	@$(BIN)/python -m karyon.demo.run
 
 test: $(VENV)/.installed lint  ## lint, types, unit and workflow tests
 	$(BIN)/pytest
+
+test-long: $(VENV)/.installed  ## every network and every loss learns a real crop by heart
+	$(BIN)/pytest -m long
 
 install: $(VENV)/.installed  ## the package, and `snakemake --profile local|slurm` by name
 	@$(BIN)/karyon link-profiles

@@ -105,13 +105,13 @@ def test_every_network_is_tested_here() -> None:
     assert set(NETWORKS) == set(ARCHITECTURES)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_overfits_a_crop(name: str, real_file: Callable[[str], Path], tmp_path: Path) -> None:
     assert_overfits(NETWORKS[name], real_file("kumar30/kumar30.tsv"), tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("loss", sorted(OTHER_LOSSES))
 def test_loss_makes_a_network_overfit_a_crop(
     loss: str, real_file: Callable[[str], Path], tmp_path: Path
