@@ -12,7 +12,7 @@ from karyon.training.logs import LOG
 
 CURVES = "curves.png"
 # Without validation images there is no F1.
-PANELS = {"loss": "loss since the row before", "f1": "F1, validation", "lr": "learning rate"}
+PANELS = {"loss": "mean training loss", "f1": "F1, validation", "lr": "learning rate"}
 
 
 def draw_curves(run: Path, output: Path) -> None:
