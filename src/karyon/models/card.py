@@ -7,7 +7,7 @@ what builds networks is in :mod:`karyon.models.weights`.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -27,17 +27,22 @@ class Decoding:
     """How nuclei are read from the map.
 
     Attributes:
-        method: ``components`` (SWITCH: threshold, components, centroids) or ``peaks`` (MICRONET:
-            suppression, local maxima).
-        threshold: Probability for ``components``; share of the slide's maximum (xi) for ``peaks``.
-        min_area_um2: ``components`` smaller than this are dropped.
+        method: Of centres: ``components`` (SWITCH: threshold, components, centroids) or ``peaks`` (MICRONET:
+            suppression, local maxima). Of outlines: ``dilation`` (NB and JOINT: components of the insides,
+            grown back) or ``watershed`` (from markers over what is nucleus).
+        threshold: A probability; for ``peaks`` a share of the slide's maximum (xi).
+        min_area_um2: Nuclei smaller than this are dropped.
         distance_um: ``peaks`` nearer than this to a higher one are dropped.
+        dilation_um: How far ``dilation`` grows insides back.
+        marker_threshold: Value of the distance map from which on ``watershed`` takes a marker.
     """
 
     method: str
     threshold: float
     min_area_um2: float = 0.0
     distance_um: float = 2.0
+    dilation_um: float = 0.0
+    marker_threshold: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,12 @@ class ModelCard:
         mpp: Microns per model pixel.
         halo_px: Model pixels round a tile that its predictions depend on.
         stride: Sides and corners of tiles are multiples of this many model pixels.
-        output: ``probability`` (sigmoid of the logits) or ``value`` (over ``peak``, clipped to 0 to 1).
+        output: ``probability`` (sigmoid of the logits), ``softmax`` (over the maps) or ``value`` (over
+            ``peak``, clipped to 0 to 1).
         decoding: How nuclei are read from the map.
         peak: What the network was trained to give at a nucleus' centre, for ``value``.
+        maps: What each output of the network shows: ``centre``; ``inside``, ``boundary``, ``background``;
+            ``nucleus``, ``distance`` (0 at the outline to 1 at the heart); ``inside:<class>`` for each class.
         target_stain: What ``CN-H&E`` normalises to: the fields of :class:`karyon.stain.inputs.TargetStain`.
         sha256: Of the weights file.
         training: Data, schedule, seed, seconds, command.
@@ -72,6 +80,7 @@ class ModelCard:
     output: str
     decoding: Decoding
     peak: float = 1.0
+    maps: tuple[str, ...] = ("centre",)
     target_stain: dict[str, list] | None = None
     sha256: str = ""
     training: dict[str, object] = field(default_factory=dict)
@@ -90,6 +99,7 @@ class ModelCard:
             "stride",
             "output",
             "peak",
+            "maps",
             "target_stain",
         )
         return {name: getattr(self, name) for name in names}
@@ -116,7 +126,11 @@ def model_folder(model: str) -> Path:
 def write_card(folder: Path, card: ModelCard) -> None:
     """Write or replace a model's card."""
     with atomic_path(folder / CARD) as temporary:
-        temporary.write_text(yaml.safe_dump(asdict(card), sort_keys=False, allow_unicode=True, width=100))
+        temporary.write_text(
+            yaml.safe_dump(
+                asdict(card) | {"maps": list(card.maps)}, sort_keys=False, allow_unicode=True, width=100
+            )
+        )
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -129,6 +143,7 @@ def read_card(folder: Path) -> ModelCard:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         card = ModelCard(**{**content, "decoding": Decoding(**content["decoding"])})
+        card = replace(card, maps=tuple(card.maps))
     except FileNotFoundError as error:
         raise KaryonError(f"{path}: no such model; `ls {folder.parent}` shows those there are") from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
