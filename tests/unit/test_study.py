@@ -91,9 +91,9 @@ def test_the_studies_that_come_along_are_sound(path: Path) -> None:
 
 
 def scores(*rows: tuple[str, int, str, str, int, int, int]) -> pd.DataFrame:
-    names = ["variant", "seed", "image_id", "split", "tp", "fp", "fn"]
+    names = ["variant", "seed", "image_id", "test_group", "tp", "fp", "fn"]
     table = pd.DataFrame(rows, columns=names)
-    return table.assign(patient=table["image_id"], distance_sum=table["tp"] * 1.5, threshold=0.35)
+    return table.assign(patient=table["image_id"], distance_um=1.5)
 
 
 def test_the_table_by_hand() -> None:

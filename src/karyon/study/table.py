@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from karyon.cohort.scores import FIGURES
 from karyon.errors import KaryonError
-from karyon.evaluation.detection import DetectionScore
-from karyon.evaluation.uncertainty import bootstrap, compare
+from karyon.study.cells import cell_table, compare_variants, with_all
 from karyon.study.definition import Run
 from karyon.study.runs import SCORES
-
-F1 = {"f1": FIGURES["f1"]}
 
 
 def read_scores(runs: list[Run], folder: Path) -> pd.DataFrame:
@@ -26,66 +22,26 @@ def read_scores(runs: list[Run], folder: Path) -> pd.DataFrame:
     tables = [pd.read_parquet(file) for file in files if file.exists()]
     if not tables:
         raise KaryonError(f"{folder}: no run of the study is done")
-    return pd.concat(tables, ignore_index=True)
+    scores = pd.concat(tables, ignore_index=True)
+    mean = scores["distance_sum"] / scores["tp"]  # NaN without a matched pair
+    return scores.rename(columns={"split": "test_group"}).assign(distance_um=mean)
 
 
-def study_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row per group of test images (all, then each split) and variant.
-
-    Counts are added over the seeds, so every image counts once per seed. Intervals and p-values are of a
-    bootstrap over patients, of all seeds together: they say how much the figures depend on the images, and
-    ``f1_seeds`` how much on the seed.
+def study_table(matrix: pd.DataFrame) -> pd.DataFrame:
+    """A row per group of test images (all, then each test group) and variant.
 
     Args:
-        scores: From :func:`read_scores`.
+        matrix: One row per run and test image, as in :func:`karyon.study.cells.cell_table`.
 
     Returns:
-        Columns ``group``, ``variant``, ``seeds``, ``images``, ``precision``, ``recall``, ``f1`` with
-        ``f1_low`` and ``f1_high``, ``mean_image_f1``, ``f1_seeds`` (a list, each seed's pooled F1),
-        ``difference`` of F1 to the first variant with ``p_value`` (NaN for the first), and ``distance_um``,
-        the mean of the matched pairs.
+        The columns of :func:`karyon.study.cells.cell_table`, the test group as ``group``, and ``difference``
+        of F1 to the first variant with ``p_value`` (NaN for the first), by a paired bootstrap over patients.
     """
-    groups = [("all", scores), *((str(split), part) for split, part in scores.groupby("split", sort=False))]
-    return pd.DataFrame([row for group, part in groups for row in _group_rows(group, part)])
-
-
-def _group_rows(group: str, scores: pd.DataFrame) -> list[dict[str, object]]:
-    variants = {str(name): part for name, part in scores.groupby("variant", sort=False)}
-    reference = _counts(next(iter(variants.values())))
-    rows = []
-    for number, (variant, part) in enumerate(variants.items()):
-        counts = _counts(part)
-        averages = bootstrap(counts, FIGURES).set_index(["figure", "average"])
-        total = part[["tp", "distance_sum"]].sum()
-        row: dict[str, object] = {
-            "group": group,
-            "variant": variant,
-            "seeds": part["seed"].nunique(),
-            "images": len(counts),
-            "precision": averages.loc[("precision", "micro"), "value"],
-            "recall": averages.loc[("recall", "micro"), "value"],
-            "f1": averages.loc[("f1", "micro"), "value"],
-            "f1_low": averages.loc[("f1", "micro"), "low"],
-            "f1_high": averages.loc[("f1", "micro"), "high"],
-            "mean_image_f1": averages.loc[("f1", "macro"), "value"],
-            "f1_seeds": [_pooled(seed) for _, seed in part.groupby("seed")],
-            "difference": float("nan"),
-            "p_value": float("nan"),
-            "distance_um": total["distance_sum"] / total["tp"] if total["tp"] else float("nan"),
-        }
-        if number and counts.index.equals(reference.index):
-            paired = compare(counts, reference, F1).iloc[0]
-            row |= {"difference": paired["difference"], "p_value": paired["p_value"]}
-        rows.append(row)
-    return rows
-
-
-def _counts(scores: pd.DataFrame) -> pd.DataFrame:
-    """Counts by image, as shares of one seed's: a variant with fewer seeds done is compared all the same."""
-    sums = scores.groupby("image_id")[["tp", "fp", "fn"]].mean()
-    return sums.assign(patient=scores.groupby("image_id")["patient"].first())
-
-
-def _pooled(scores: pd.DataFrame) -> float:
-    tp, fp, fn = (int(scores[name].sum()) for name in ("tp", "fp", "fn"))
-    return DetectionScore(tp, fp, fn).f1
+    images = with_all(matrix)
+    cells = cell_table(images)
+    first, *others = cells["variant"].unique()
+    pairs = [(group, first, variant) for group in cells["test_group"].unique() for variant in others]
+    tests = compare_variants(images, pairs)[["test_group", "variant", "difference", "p_value"]]
+    return cells.merge(tests, on=["test_group", "variant"], how="left").rename(
+        columns={"test_group": "group"}
+    )
