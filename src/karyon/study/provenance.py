@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from karyon.io.schemas import REPOSITORY
@@ -28,7 +29,8 @@ def provenance(study: PlannedStudy, folder: Path) -> dict[str, Any]:
 
     Returns:
         ``packages``, ``commit`` ('' outside a git repository), ``hardware``, ``seeds``, ``study`` (what the
-        user wrote), ``data`` (each sheet with sha256) and ``runs`` (seconds of training, sha256 of weights).
+        user wrote), ``data`` (each sheet with sha256) and ``runs`` (seconds of training, sha256 of weights,
+        device).
     """
     written = yaml.safe_load((folder / "plan" / "study.yaml").read_text(encoding="utf-8"))["study"]
     sheets = [expand_data(sheet) for sheet in written["data"]["sheets"]]
@@ -39,18 +41,20 @@ def provenance(study: PlannedStudy, folder: Path) -> dict[str, Any]:
         "seeds": sorted({run.seed for run in study.runs}),
         "study": written,
         "data": [{"sheet": str(sheet), "sha256": file_sha256(sheet)} for sheet in sheets],
-        "runs": [_facts(run) for run in study.runs],
+        "runs": [_facts(run, folder) for run in study.runs],
     }
 
 
-def _facts(run: PlannedRun) -> dict[str, Any]:
+def _facts(run: PlannedRun, folder: Path) -> dict[str, Any]:
     card = read_card(model_folder(run.model))
+    manifest = pd.read_parquet(folder / "predictions" / f"{run.run}.parquet", columns=["device"])
     return {
         "run": run.run,
         "variant": run.variant,
         "seed": run.seed,
         "seconds": card.training.get("seconds") if run.trains else None,
         "model_sha256": card.sha256,
+        "device": manifest["device"].iloc[0],
     }
 
 

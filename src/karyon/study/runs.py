@@ -29,7 +29,7 @@ class Case:
         variant: The variant with the values filled in.
         target: Groups that train and validate.
         auxiliary: Groups that are mixed in.
-        series: What belongs on one line of a plot: the group, or all values but the last.
+        series: What belongs on one line of a plot, or in one matrix; '' for what stands alone.
         x_name: What is swept last; '' for nothing.
         x: Its value where it is a number; NaN for none.
     """
@@ -148,10 +148,17 @@ def _cases(family: str, variant: Variant, groups: Sequence[str]) -> Iterator[Cas
             variant=filled,
             target=chosen,
             auxiliary=auxiliary,
-            series=", ".join([*group, *texts[:-1]]),
+            series=_series(family, group, texts),
             x_name=keys[-1] if keys else "",
             x=float(last),
         )
+
+
+def _series(family: str, group: Sequence[str], values: Sequence[str]) -> str:
+    """What belongs on one line of a plot, or in one matrix."""
+    if values:
+        return ", ".join([family, *group, *values[:-1]])
+    return family if group else ""
 
 
 def _as_mapping(variant: Variant) -> dict[str, Any]:

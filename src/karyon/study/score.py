@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,7 +57,9 @@ def score_matrix(
     cells = [(run, group) for run in study.runs for group in study.groups]
     with job_log(log, "score"), ThreadPoolExecutor(threads) as pool:
         start = time.perf_counter()
-        rows = list(pool.map(lambda cell: list(_score_cell(Path(folder), *cell, tests, radius_um)), cells))
+        rows = list(
+            pool.map(lambda cell: _score_cell(Path(folder), cell[0], cell[1], tests, radius_um), cells)
+        )
         table = pd.DataFrame([row for cell in rows for row in cell], columns=list(MATRIX_COLUMNS))
         pooled = pd.concat([_curve(Path(folder), *cell) for cell in cells], ignore_index=True)
         for path, frame in ((matrix, table), (curves, pooled)):
@@ -78,12 +79,12 @@ def _read_test(folder: Path, group: str) -> list[tuple[str, str]]:
 
 def _score_cell(
     folder: Path, run: PlannedRun, group: str, tests: dict[str, list[tuple[str, str]]], radius_um: float
-) -> Iterator[dict[str, object]]:
+) -> list[dict[str, object]]:
     """One row per image of a group."""
     manifest = pd.read_parquet(folder / "predictions" / f"{run.run}.parquet").set_index("group").loc[group]
     points = pd.read_parquet(folder / "predictions" / run.run / f"{group}.parquet")
     found, true = (_by_image(points[points["kind"] == kind]) for kind in ("found", "true"))
-    none = np.empty((0, 2))
+    none, rows = np.empty((0, 2)), []
     for image, patient in tests[group]:
         score = score_points(found.get(image, none), true.get(image, none), radius_um)
         values = (
@@ -91,7 +92,8 @@ def _score_cell(
             *(score.tp, score.fp, score.fn, score.precision, score.recall, score.f1),
             *(score.distance_mean, score.distance_sd, manifest["threshold"], manifest["model_sha256"]),
         )
-        yield dict(zip(MATRIX_COLUMNS, values, strict=True))
+        rows.append(dict(zip(MATRIX_COLUMNS, values, strict=True)))
+    return rows
 
 
 def _by_image(points: pd.DataFrame) -> dict[str, np.ndarray]:
