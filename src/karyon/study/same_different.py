@@ -94,7 +94,7 @@ def group_table(matrix: pd.DataFrame, cells: pd.DataFrame, tests: pd.DataFrame) 
         f1 = part.set_index("variant")["f1"]
         same = same_model(matrix, str(group))
         different = f1.drop(same, errors="ignore")
-        best = different.idxmax() if different.notna().any() else None
+        best = str(different.idxmax()) if different.notna().any() else ""
         own = part[part["variant"] == same]
         testable = bool(len(own)) and int(part["patients"].iloc[0]) >= FEWEST_PATIENTS
         about = tests[(tests["test_group"] == group) & (tests["reference"] == same)]
@@ -105,21 +105,20 @@ def group_table(matrix: pd.DataFrame, cells: pd.DataFrame, tests: pd.DataFrame) 
                 "test_group": group,
                 "patients": part["patients"].iloc[0],
                 "same": same,
-                **{f"same_{name}": _single(own, column) for name, column in _SAME.items()},
+                "same_f1": _single(own, "f1"),
+                "same_low": _single(own, "f1_low"),
+                "same_high": _single(own, "f1_high"),
                 "different": len(different),
                 "mean_different_f1": different.mean(),
                 "best_different": train_group[best] if best else "",
                 "best_different_f1": different.max(),
-                "wins": bool(len(own)) and not (different >= f1[same]).any() and f1[same] == f1[same],
+                "wins": bool(_single(own, "f1") > different.max()),
                 "testable": testable,
                 "not_worse": train_group[about.loc[~clear | (about["difference"] > 0), "variant"]].tolist(),
                 "better": train_group[about.loc[clear & (about["difference"] > 0), "variant"]].tolist(),
             }
         )
     return pd.DataFrame(rows)
-
-
-_SAME = {"f1": "f1", "low": "f1_low", "high": "f1_high"}
 
 
 def _single(rows: pd.DataFrame, column: str) -> float:

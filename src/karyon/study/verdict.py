@@ -109,10 +109,11 @@ def sweep_verdict(cells: pd.DataFrame, variants: pd.DataFrame, x_name: str) -> l
     table = cells.merge(variants[variants["x_name"] == x_name], on="variant").dropna(subset=["f1"])
     groups = list(table["test_group"].unique())
     sentences = []
-    for series, rows in table.groupby("series", sort=False):
+    for name, rows in table.groupby("series", sort=False):
+        series = str(name)
         group = series if series in groups else groups[0]
         line = rows[rows["test_group"] == group].sort_values("x")
-        first, last, best = line.iloc[0], line.iloc[-1], line.loc[line["f1"].idxmax()]
+        first, last, best = line.iloc[0], line.iloc[-1], line.iloc[int(line["f1"].argmax())]
         about = f"{series}, tested on {group}" if series else f"Tested on {group}"
         sentences.append(
             f"{about}: from {x_name} {first['x']:g} to {last['x']:g}, F1 goes from {first['f1']:.3f} to "
@@ -134,8 +135,8 @@ def comparison_verdict(cells: pd.DataFrame, variants: pd.DataFrame, tests: pd.Da
     inside = inside.dropna(subset=["f1"])
     if inside.empty:
         return []
-    best = inside.loc[inside["f1"].idxmax()]
-    sentences = [f"Tested on {group}, {best['variant']} has the highest F1, {best['f1']:.3f}."]
+    f1 = inside.set_index("variant")["f1"]
+    sentences = [f"Tested on {group}, {f1.idxmax()} has the highest F1, {f1.max():.3f}."]
     about = tests[(tests["test_group"] == group) & tests["variant"].isin(inside["variant"])]
     for reference, rows in about.groupby("reference", sort=False):
         if rows["patients"].iloc[0] < FEWEST_PATIENTS:
