@@ -149,11 +149,10 @@ class Pictures:
 
 
 def _what_was_run(facts: dict[str, Any], found: Findings) -> Iterator[str]:
-    seeds = ", ".join(str(seed) for seed in facts["seeds"])
     runs = pd.DataFrame(facts["runs"])
     yield (
-        f"{len(found.variants)} variants, seeds {seeds}: {len(runs)} models, each scored on all of "
-        f"{len(found.test_groups)} test groups ({', '.join(found.test_groups)})."
+        f"Variants: {len(found.variants)}; seeds: {', '.join(str(seed) for seed in facts['seeds'])}; "
+        f"models: {len(runs)}, each scored on the test groups {', '.join(found.test_groups)}."
     )
     devices = ", ".join(sorted(runs["device"].astype(str).unique()))
     yield f"Training took {runs['seconds'].sum() / 3600:.1f} hours in all, on {devices}."
@@ -207,7 +206,7 @@ def _sweep_parts(found: Findings, pictures: Pictures) -> Iterator[str]:
         yield pictures.show(
             f"sweep{suffix}",
             draw_sweep(found.cells, found.variants, name),
-            "Bands: 95 % intervals, bootstrap over patients. Bold: the series of the tested group.",
+            "Bands: 95 % intervals, bootstrap over patients. A series named like a test group is bold there.",
         )
         for line, (series, part) in enumerate(swept.groupby("series", sort=False), 1):
             yield pictures.show(
