@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from karyon.study.same_different import FEWEST_PATIENTS, LEVEL, trained_alone
+from karyon.study.same_different import FEWEST_PATIENTS, LEVEL, sweep_lines, trained_alone
 
 
 def matrix_verdict(
@@ -99,25 +99,27 @@ def _seeds(cells: pd.DataFrame) -> Iterator[str]:
 
 
 def sweep_verdict(cells: pd.DataFrame, variants: pd.DataFrame, x_name: str) -> list[str]:
-    """How F1 changes along a sweep: of each series on the test group of its name, else on all images.
+    """How F1 changes along each line of a sweep, on the group it was trained on if it is tested, else on all.
 
     Args:
         cells: From :func:`karyon.study.cells.cell_table`.
         variants: The study's.
         x_name: Which of its sweeps.
     """
-    table = cells.merge(variants[variants["x_name"] == x_name], on="variant").dropna(subset=["f1"])
+    table = cells.dropna(subset=["f1"])
     groups = list(table["test_group"].unique())
     sentences = []
-    for name, rows in table.groupby("series", sort=False):
-        series = str(name)
-        group = series if series in groups else groups[0]
-        line = rows[rows["test_group"] == group].sort_values("x")
+    for name, swept in sweep_lines(variants, x_name).items():
+        trained_on = str(swept["train_groups"].iloc[0])
+        group = trained_on if trained_on in groups else groups[0]
+        line = table[table["test_group"] == group].merge(swept, on="variant").sort_values("x")
+        if line.empty:
+            continue
         first, last, best = line.iloc[0], line.iloc[-1], line.iloc[int(line["f1"].argmax())]
-        about = f"{series}, tested on {group}" if series else f"Tested on {group}"
         sentences.append(
-            f"{about}: from {x_name} {first['x']:g} to {last['x']:g}, F1 goes from {first['f1']:.3f} to "
-            f"{last['f1']:.3f}; it is highest, {best['f1']:.3f}, at {best['x']:g}."
+            f"{name}{', ' if name else ''}tested on {group}: from {x_name} {first['x']:g} to {last['x']:g}, "
+            f"F1 goes from {first['f1']:.3f} to {last['f1']:.3f}; it is highest, {best['f1']:.3f}, "
+            f"at {best['x']:g}."
         )
     return sentences
 
