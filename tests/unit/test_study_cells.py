@@ -12,7 +12,7 @@ import pytest
 from karyon.errors import KaryonError
 from karyon.study.cells import cell_table, compare_variants, holm, with_all
 from karyon.study.same_different import FEWEST_PATIENTS, find_matrices, group_table, reference_pairs
-from karyon.study.verdict import comparison_verdict, matrix_verdict, sweep_verdict
+from karyon.study.verdict import comparison_verdict, matrix_verdict, reference_verdict, sweep_verdict
 
 NAN = float("nan")
 ORGANS = ["lung", "kidney", "breast"]
@@ -260,6 +260,9 @@ def test_what_is_said_of_a_comparison() -> None:
     hits["like", "lung"] = list(range(85, 79, -1))
     matrix = matrix_of(hits, study["variant"], ["lung"])
     tests = compare_variants(matrix, reference_pairs(study, {}, ["lung"]))
-    best, compared = comparison_verdict(cell_table(matrix), study, tests)
+    (best,) = comparison_verdict(cell_table(matrix), study)
     assert best.startswith("Tested on lung, good has the highest F1")
-    assert "Compared with first, significantly better: good; significantly worse: bad (" in compared
+    (compared,) = reference_verdict(cell_table(matrix), study, tests)
+    assert "compared with first, significantly better: good; significantly worse: bad (" in compared
+    (few,) = reference_verdict(cell_table(matrix), study, tests.assign(patients=FEWEST_PATIENTS - 1))
+    assert "too few for a test" in few

@@ -86,7 +86,9 @@ def draw_clusters(matrix: pd.DataFrame, cells: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(width + 1.6, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.3, width))
     for along, across in zip(tree["icoord"], tree["dcoord"], strict=True):
-        left.plot(across, (np.array(along) - 5) / 10, color=INK, linewidth=1.2)  # leaves lie at 5, 15, ...
+        left.plot(
+            across, (np.array(along) - 5) / 10, color=INK, linewidth=1.2, clip_on=False
+        )  # leaves lie at 5, 15, ...
     left.set_xlim(1.05 * max(map(max, tree["dcoord"])) or 1.0, 0)
     left.set_xlabel("F1 lost by\nexchange")
     left.spines["left"].set_visible(False)

@@ -206,9 +206,10 @@ def _grid(count: int, legend: bool, entries: int, square: bool = True) -> tuple[
     """Panels with common axes, as many beside each other as are well seen."""
     columns = min(count, MOST_COLUMNS)
     rows = -(-count // columns)
-    lines = -(-entries // 4) if legend else 1
-    side = 2.5 if count > 4 else 3.2
-    size = (0.5 + side * columns, 0.7 + 0.25 * lines + side * rows * (1.06 if square else 0.85))
+    side = {1: 4.8, 2: 3.6}.get(count, 3.2 if count <= 4 else 2.5)
+    width = 0.5 + side * columns
+    lines = -(-entries // _legend_columns(width)) if legend else 1
+    size = (width, 0.7 + 0.25 * lines + side * rows * (1.06 if square else 0.85))
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
     for axes in panels[count:]:
@@ -219,4 +220,10 @@ def _grid(count: int, legend: bool, entries: int, square: bool = True) -> tuple[
 
 
 def _legend(figure: Figure, entries: Sequence[Line2D]) -> None:
-    figure.legend(handles=list(entries), loc="outside upper center", ncols=min(4, len(entries)))
+    columns = min(_legend_columns(figure.get_figwidth()), len(entries))
+    figure.legend(handles=list(entries), loc="outside upper center", ncols=columns)
+
+
+def _legend_columns(width: float) -> int:
+    """As many as names of usual length have room in a figure of so many inches."""
+    return min(4, int(width // 2))

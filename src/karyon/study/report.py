@@ -29,7 +29,7 @@ from karyon.study.same_different import (
     same_model,
     sweep_lines,
 )
-from karyon.study.verdict import comparison_verdict, matrix_verdict, sweep_verdict
+from karyon.study.verdict import comparison_verdict, matrix_verdict, reference_verdict, sweep_verdict
 
 SCREEN_DPI = 88  # an inch of a figure on the page, so that its letters are as large as the page's
 ABOUT_TESTS = (
@@ -201,7 +201,9 @@ def _sweep_parts(found: Findings, pictures: Pictures) -> Iterator[str]:
     for number, name in enumerate(names, 1):
         suffix = f"-{number}" if len(names) > 1 else ""
         yield pages.heading(f"Sweep of {name}")
-        yield pages.sentences(sweep_verdict(found.cells, found.variants, name))
+        swept = found.variants[found.variants["x_name"] == name]
+        verdict = sweep_verdict(found.cells, found.variants, name)
+        yield pages.sentences([*verdict, *reference_verdict(found.cells, swept, found.tests)])
         yield pictures.show(
             f"sweep{suffix}",
             draw_sweep(found.cells, found.variants, name),
@@ -219,7 +221,8 @@ def _comparison_parts(found: Findings, pictures: Pictures) -> Iterator[str]:
     names = list(found.compared["variant"])
     if names:
         yield pages.heading("Variants compared")
-        yield pages.sentences(comparison_verdict(found.cells, found.compared, found.tests))
+        verdict = comparison_verdict(found.cells, found.compared)
+        yield pages.sentences([*verdict, *reference_verdict(found.cells, found.compared, found.tests)])
         yield pictures.show(
             "variants", draw_variants(found.cells, names), "Intervals are of a bootstrap over patients."
         )

@@ -124,32 +124,42 @@ def sweep_verdict(cells: pd.DataFrame, variants: pd.DataFrame, x_name: str) -> l
     return sentences
 
 
-def comparison_verdict(cells: pd.DataFrame, variants: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
-    """Which variant is best, over all test images or the single test group, and what the tests say.
+def comparison_verdict(cells: pd.DataFrame, variants: pd.DataFrame) -> list[str]:
+    """Which variant is best, over all test images or the single test group.
 
     Args:
         cells: From :func:`karyon.study.cells.cell_table`.
         variants: Those that are compared.
-        tests: From :func:`karyon.study.cells.compare_variants`.
     """
     group = cells["test_group"].iloc[0]
     inside = cells[(cells["test_group"] == group) & cells["variant"].isin(variants["variant"])]
-    inside = inside.dropna(subset=["f1"])
-    if inside.empty:
+    f1 = inside.dropna(subset=["f1"]).set_index("variant")["f1"]
+    if f1.empty:
         return []
-    f1 = inside.set_index("variant")["f1"]
-    sentences = [f"Tested on {group}, {f1.idxmax()} has the highest F1, {f1.max():.3f}."]
-    about = tests[(tests["test_group"] == group) & tests["variant"].isin(inside["variant"])]
+    best = f"Tested on {group}, {f1.idxmax()} has the highest F1, {f1.max():.3f}."
+    return [best, *_seeds(inside)]
+
+
+def reference_verdict(cells: pd.DataFrame, variants: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
+    """Which variants differ significantly from their reference, over all test images or the single group.
+
+    Args:
+        cells: From :func:`karyon.study.cells.cell_table`.
+        variants: Those to speak of.
+        tests: From :func:`karyon.study.cells.compare_variants`.
+    """
+    group = cells["test_group"].iloc[0]
+    about = tests[(tests["test_group"] == group) & tests["variant"].isin(variants["variant"])]
+    sentences = []
     for reference, rows in about.groupby("reference", sort=False):
         if rows["patients"].iloc[0] < FEWEST_PATIENTS:
             sentences.append(f"There are fewer than {FEWEST_PATIENTS} patients, too few for a test.")
             continue
-        clear = rows["p_adjusted"] < LEVEL
-        better, worse = (
-            rows.loc[clear & side, "variant"] for side in (rows["difference"] > 0, rows["difference"] < 0)
-        )
+        clear, higher = rows["p_adjusted"] < LEVEL, rows["difference"] > 0
+        better, worse = (", ".join(rows.loc[clear & side, "variant"]) for side in (higher, ~higher))
         sentences.append(
-            f"Compared with {reference}, significantly better: {', '.join(better) or 'none'}; significantly "
-            f"worse: {', '.join(worse) or 'none'} (paired bootstrap over patients, {LEVEL:.0%} level, Holm)."
+            f"Tested on {group} and compared with {reference}, significantly better: {better or 'none'}; "
+            f"significantly worse: {worse or 'none'} (paired bootstrap over patients, {LEVEL:.0%} level, "
+            "Holm)."
         )
-    return sentences + list(_seeds(inside))
+    return sentences
