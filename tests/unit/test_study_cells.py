@@ -12,7 +12,7 @@ import pytest
 from karyon.errors import KaryonError
 from karyon.study.cells import cell_table, compare_variants, holm, with_all
 from karyon.study.same_different import FEWEST_PATIENTS, find_matrices, group_table, reference_pairs
-from karyon.study.verdict import comparison_verdict, matrix_verdict, sweep_verdict
+from karyon.study.verdict import comparison_verdict, matrix_verdict, reference_verdict, sweep_verdict
 
 NAN = float("nan")
 ORGANS = ["lung", "kidney", "breast"]
@@ -136,7 +136,7 @@ def test_p_values_are_adjusted_within_a_test_group() -> None:
 
 
 def single(*organs: str, series: str = "") -> list[tuple[str, str, str, str, float]]:
-    return [(organ + series, organ, series, "", NAN) for organ in organs]
+    return [(f"{series}-{organ}" if series else organ, organ, series, "", NAN) for organ in organs]
 
 
 def findings(
@@ -217,12 +217,19 @@ def test_which_variants_are_a_matrix() -> None:
     assert find_matrices(variants(*single("lung")), ["lung"]) == {}
     two = variants(*single(*ORGANS, series="unet"), *single(*ORGANS, series="frcn"))
     assert [len(part) for part in find_matrices(two, ORGANS).values()] == [3, 3]
+    assert list(find_matrices(two, ORGANS)) == ["unet", "frcn"]
     swept = variants(*((f"{organ}{x}", organ, organ, "share", x) for organ in ORGANS for x in (0.1, 1.0)))
     assert find_matrices(swept, ORGANS) == {}
-    assert reference_pairs(swept, {}, ["lung"])[0] == ("lung", "lung0.1", "lung1.0")
+    pairs = reference_pairs(swept, {}, ["lung"])
+    assert {reference for _, reference, _ in pairs} == {"lung0.1"}
+    assert len(pairs) == 5
+    both = pd.concat([variants(*single(*ORGANS, series="base")), swept], ignore_index=True)
+    pairs = reference_pairs(both, find_matrices(both, ORGANS), ["all", "kidney"])
+    assert {(group, reference) for group, reference, _ in pairs} == {("kidney", "base-kidney")}
+    assert len(pairs) == 2 + 6
     pairs = reference_pairs(two, find_matrices(two, ORGANS), ["lung"])
     assert [pair[1:] for pair in pairs] == [
-        (f"lung{series}", f"{other}{series}") for series in ("unet", "frcn") for other in ORGANS[1:]
+        (f"{series}-lung", f"{series}-{other}") for series in ("unet", "frcn") for other in ORGANS[1:]
     ]
 
 
@@ -237,12 +244,12 @@ def test_a_test_group_without_a_model_has_others_only() -> None:
 
 
 def test_what_is_said_of_a_sweep() -> None:
-    study = variants(*((f"x{x}", "lung", "kidney", "share", x) for x in (0.1, 0.5, 1.0)))
-    hits = {(f"x{x}", group): [n] * 6 for x, n in ((0.1, 60), (0.5, 90), (1.0, 80)) for group in ORGANS}
+    study = variants(*((f"tuned-{x}", "kidney", "tuned", "share", x) for x in (0.1, 0.5, 1.0)))
+    hits = {(f"tuned-{x}", group): [n] * 6 for x, n in ((0.1, 60), (0.5, 90), (1.0, 80)) for group in ORGANS}
     cells = cell_table(with_all(matrix_of(hits, study["variant"])))
     (text,) = sweep_verdict(cells, study, "share")
     assert text == (
-        f"kidney, tested on kidney: from share 0.1 to 1, F1 goes from {f1_of([60]):.3f} to "
+        f"tuned, tested on kidney: from share 0.1 to 1, F1 goes from {f1_of([60]):.3f} to "
         f"{f1_of([80]):.3f}; it is highest, {f1_of([90]):.3f}, at 0.5."
     )
 
@@ -253,6 +260,9 @@ def test_what_is_said_of_a_comparison() -> None:
     hits["like", "lung"] = list(range(85, 79, -1))
     matrix = matrix_of(hits, study["variant"], ["lung"])
     tests = compare_variants(matrix, reference_pairs(study, {}, ["lung"]))
-    best, compared = comparison_verdict(cell_table(matrix), study, tests)
+    (best,) = comparison_verdict(cell_table(matrix), study)
     assert best.startswith("Tested on lung, good has the highest F1")
-    assert "Compared with first, significantly better: good; significantly worse: bad (" in compared
+    (compared,) = reference_verdict(cell_table(matrix), study, tests)
+    assert "compared with first, significantly better: good; significantly worse: bad (" in compared
+    (few,) = reference_verdict(cell_table(matrix), study, tests.assign(patients=FEWEST_PATIENTS - 1))
+    assert "too few for a test" in few

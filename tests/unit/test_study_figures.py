@@ -207,8 +207,12 @@ def test_curves_without_an_own_model_are_told_apart_by_colour() -> None:
 
 
 SWEEP = variants(
-    *((f"{series}{x:g}", series, series, "share", x) for series in ("lung", "kidney") for x in (0.1, 0.5, 1)),
-    ("scratch", "lung", "lung", "", NAN),
+    *(
+        (f"tuned-{series}-{x}", series, f"tuned, {series}", "share", x)
+        for series in ("lung", "kidney")
+        for x in (0.1, 0.5, 1)
+    ),
+    ("scratch", "lung", "", "", NAN),
 )
 
 
@@ -229,12 +233,16 @@ def test_sweep_has_a_line_per_series_and_levels_across() -> None:
     (level,) = (line for line in axes.lines if line.get_marker() == "None")
     assert level.get_ydata()[0] == pytest.approx(0.56)
     assert axes.get_xscale() == "linear"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["lung", "kidney", "scratch"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "tuned, lung",
+        "tuned, kidney",
+        "scratch",
+    ]
 
 
 @pytest.mark.parametrize(("values", "scale"), [((0, 0.005, 50), "symlog"), ((0.1, 1, 10), "log")])
 def test_a_wide_sweep_is_on_a_logarithmic_axis(values: tuple[float, ...], scale: str) -> None:
-    study = variants(*((f"v{x}", "lung", "", "tau", x) for x in values))
+    study = variants(*((f"v-{x}", "lung", "", "tau", x) for x in values))
     figure = draw_sweep(pd.DataFrame([cell(name, "lung", 0.5) for name in study["variant"]]), study, "tau")
     assert figure.axes[0].get_xscale() == scale
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [f"{x:g}" for x in values]

@@ -52,17 +52,16 @@ class Study:
 
     def provenance(self) -> dict[str, object]:
         runs = [
-            {"variant": variant, "seed": seed, "seconds": 1800.0, "model_sha256": "ab" * 32, "device": "cpu"}
+            {"variant": variant, "seed": seed, "seconds": 1800.0 if seed else None, "model_sha256": "ab" * 32}
             for variant, _, seed in self.runs
         ]
         return {
-            "karyon": "0.1.0",
             "commit": "19fc7c5",
             "packages": {"torch": "2.13.0"},
             "hardware": {"cpu": "a <fast> one"},
             "seeds": [0, 1],
-            "study": {"name": "cross <organ>", "base": "base.yaml"},
-            "data": [{"sheet": "kumar.tsv", "sha256": "cd" * 32, "images": 30}],
+            "study": {"name": "cross <organ>", "question": "Is <it> so?"},
+            "data": [{"sheet": "kumar.tsv", "sha256": "cd" * 32}],
             "runs": runs,
         }
 
@@ -108,7 +107,7 @@ def test_report_of_a_matrix(matrix_study: tuple[Study, str]) -> None:
         "cd" * 32,
         "ab" * 32,
         "on 1 of 2 test groups",
-        "2.0 hours",
+        "1.0 hours",
     ):
         assert words in text
     cells = pd.read_parquet(study.folder / "cells.parquet")
@@ -138,6 +137,7 @@ def test_names_are_escaped(matrix_study: tuple[Study, str]) -> None:
     assert "<b>" not in text
     assert "<title>cross &lt;organ&gt;</title>" in text
     assert "a &lt;fast&gt; one" in text
+    assert "Is &lt;it&gt; so?" in text
     assert "name: cross &lt;organ&gt;" in text  # the study's file
 
 
@@ -168,13 +168,17 @@ def test_one_heatmap_per_network(tmp_path: Path) -> None:
 
 
 def test_report_of_a_sweep(tmp_path: Path) -> None:
-    sweep = [(f"{organ}{x}", organ, organ, "share", x) for organ in ("kidney", ODD) for x in ("0.1", "1")]
+    sweep = [
+        (f"{organ}{x}", organ, f"tuned, {organ}", "share", x)
+        for organ in ("kidney", ODD)
+        for x in ("0.1", "1")
+    ]
     study = Study(tmp_path, sweep)
     text = study.report()
     assert study.figures() == {"sweep", "sweep_precision_recall-1", "sweep_precision_recall-2"}
-    assert "kidney, tested on kidney: from share 0.1 to 1, F1 goes from" in text
+    assert "tuned, kidney, tested on kidney: from share 0.1 to 1, F1 goes from" in text
     tests = pd.read_parquet(tmp_path / "tests.parquet")
-    assert set(tests["reference"]) == {"kidney0.1", f"{ODD}0.1"}
+    assert set(tests["reference"]) == {"kidney0.1"}
 
 
 def test_report_of_a_comparison(tmp_path: Path) -> None:

@@ -103,9 +103,9 @@ def compare_variants(matrix: pd.DataFrame, pairs: Sequence[tuple[str, str, str]]
     for group, reference, variant in pairs:
         one, other = counts[group, variant], counts[group, reference]
         micro = compare(one, other, F1).iloc[0]
-        row = {"test_group": group, "reference": reference, "variant": variant}
-        row |= {"f1_reference": _pooled(other).f1, "f1": _pooled(one).f1}
-        rows.append(row | micro.drop(["figure", "average"]).to_dict())
+        names = {"test_group": group, "reference": reference, "variant": variant}
+        f1 = {"f1_reference": _pooled(other).f1, "f1": _pooled(one).f1}
+        rows.append(names | f1 | micro.drop(["figure", "average"]).to_dict())
     columns = ["test_group", "reference", "variant", "f1_reference", "f1", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=[*columns, "p_value", "images", "patients"])
     adjusted = table.groupby(["test_group", "reference"])["p_value"].transform(holm)

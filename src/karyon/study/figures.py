@@ -86,7 +86,9 @@ def draw_clusters(matrix: pd.DataFrame, cells: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(width + 1.6, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.3, width))
     for along, across in zip(tree["icoord"], tree["dcoord"], strict=True):
-        left.plot(across, (np.array(along) - 5) / 10, color=INK, linewidth=1.2)  # leaves lie at 5, 15, ...
+        left.plot(
+            across, (np.array(along) - 5) / 10, color=INK, linewidth=1.2, clip_on=False
+        )  # leaves lie at 5, 15, ...
     left.set_xlim(1.05 * max(map(max, tree["dcoord"])) or 1.0, 0)
     left.set_xlabel("F1 lost by\nexchange")
     left.spines["left"].set_visible(False)
@@ -128,8 +130,8 @@ def _heatmap(axes: Axes, f1: pd.DataFrame, matrix: pd.DataFrame) -> None:
     norm = Normalize(*((known.min(), known.max()) if known.size else (0.0, 1.0)))
     with_means = [
         (values, 0.0, 0.0),
-        (_mean(values, axis=1)[:, None], width + GAP, 0.0),
-        (_mean(values, axis=0)[None], 0.0, height + GAP),
+        (f1.mean(axis=1).to_numpy()[:, None], width + GAP, 0.0),
+        (f1.mean(axis=0).to_numpy()[None], 0.0, height + GAP),
     ]
     for part, x, y in with_means:
         extent = (x - 0.5, x + part.shape[1] - 0.5, y + part.shape[0] - 0.5, y - 0.5)
@@ -161,11 +163,6 @@ def _heatmap(axes: Axes, f1: pd.DataFrame, matrix: pd.DataFrame) -> None:
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, aspect=25, pad=0.02)
     bar.set_label("pooled F1")
     bar.outline.set_visible(False)
-
-
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of the defined values, NaN without any."""
-    return pd.DataFrame(values).mean(axis=axis).to_numpy()
 
 
 def draw_same_different(matrix: pd.DataFrame, cells: pd.DataFrame, groups: pd.DataFrame) -> Figure:

@@ -163,17 +163,16 @@ def provenance(facts: dict[str, Any]) -> list[str]:
     Args:
         facts: ``provenance.json`` of the study.
     """
-    general = {"karyon": facts["karyon"], "commit": facts["commit"]}
-    general["seeds"] = ", ".join(str(seed) for seed in facts["seeds"])
+    general = {"commit": facts["commit"], "seeds": ", ".join(str(seed) for seed in facts["seeds"])}
     general |= {str(key): str(value) for key, value in facts["hardware"].items()}
     runs = pd.DataFrame(facts["runs"])
-    runs = runs.assign(minutes=_decimal(runs.pop("seconds") / 60, ",.1f"))
-    words = ["variant", "device", "model_sha256"]
+    # A model that is taken as it is was not trained here.
+    minutes = _decimal(runs.pop("seconds").astype(np.float64) / 60, ",.1f")
     return [
         heading("Provenance"),
         table(_pairs(general), "Program and machine", words=2),
-        table(pd.DataFrame(facts["data"])[["sheet", "sha256", "images"]], "Data", words=2),
-        table(runs[[*words, "seed", "minutes"]], "Trained models", words=3),
+        table(pd.DataFrame(facts["data"]), "Data", words=2),
+        table(runs.assign(minutes=minutes), "Models, and minutes of training", words=2),
         table(_pairs(facts["packages"]), "Packages", words=2),
     ]
 

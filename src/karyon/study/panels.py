@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from karyon.cohort.figures import DASHES, GREY, INK, ISO_F1, MOST_CURVES, PALETTE
+from karyon.study.same_different import sweep_lines
 
 MOST_COLUMNS = 5
 WIDE_RANGE = 20  # a sweep over more than this factor is drawn on a logarithmic axis
@@ -26,6 +27,7 @@ SEED: dict[str, Any] = {
 }
 ISO: dict[str, Any] = {"color": "#cccccc", "linewidth": 0.7, "zorder": 1}
 ISO_NAME: dict[str, Any] = {"textcoords": "offset points", "color": GREY, "fontsize": 7, "va": "center"}
+LEVEL_LINE: dict[str, Any] = {"linestyle": (0, (5, 3)), "linewidth": 1.2}
 
 
 def draw_curves(
@@ -98,44 +100,39 @@ def pool_seeds(curves: pd.DataFrame) -> pd.DataFrame:
 def draw_sweep(cells: pd.DataFrame, variants: pd.DataFrame, x_name: str) -> Figure:
     """F1 with its interval against the value that is swept: a panel per test group, a line per series.
 
-    Variants of the same series without a value are levels to compare with, drawn dashed across.
+    A line is bold where it was trained on the tested group. Variants of the same or of no series that sweep
+    nothing are levels to compare with, drawn dashed across.
 
     Args:
         cells: From :func:`karyon.study.cells.cell_table`.
         variants: The study's.
         x_name: Which of its sweeps.
     """
-    swept = variants[variants["x_name"] == x_name]
-    series = list(swept["series"].unique())
-    levels = variants[variants["x"].isna() & variants["series"].isin(series)]
-    table = cells.merge(variants, on="variant")
+    lines = sweep_lines(variants, x_name)
+    swept = pd.concat(lines.values())
+    levels = variants[(variants["x_name"] == "") & variants["series"].isin(["", *swept["series"]])]
+    colours = {str(name): _style(number + len(lines)) for number, name in enumerate(levels["variant"])}
     groups = list(cells["test_group"].unique())
-    figure, panels = _grid(len(groups), legend=True, entries=len(series) + len(levels), square=False)
+    figure, panels = _grid(len(groups), legend=True, entries=len(lines) + len(levels), square=False)
     for group, axes in zip(groups, panels, strict=True):
-        tested = table[table["test_group"] == group]
-        for number, name in enumerate(series):
+        tested = cells[cells["test_group"] == group].set_index("variant")
+        for number, line in enumerate(lines.values()):
+            rows = tested.loc[line["variant"]]
             style = _style(number)
-            rows = tested[(tested["series"] == name) & (tested["x_name"] == x_name)].sort_values("x")
-            axes.fill_between(
-                rows["x"], rows["f1_low"], rows["f1_high"], color=style["color"], alpha=0.13, linewidth=0
-            )
-            style["linewidth"] = 2.6 if name == group else 1.4
-            axes.plot(rows["x"], rows["f1"], marker="o", markersize=4.5, **style)
-            for level in tested.loc[
-                tested["variant"].isin(levels["variant"]) & (tested["series"] == name), "f1"
-            ]:
-                axes.axhline(level, color=style["color"], linestyle=(0, (5, 3)), linewidth=1)
+            band: dict[str, Any] = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
+            axes.fill_between(line["x"], rows["f1_low"], rows["f1_high"], **band)
+            style["linewidth"] = 2.6 if line["train_groups"].iloc[0] == group else 1.4
+            axes.plot(line["x"], rows["f1"], marker="o", markersize=4.5, **style)
+        for name, style in colours.items():
+            axes.axhline(tested.loc[name, "f1"], **style | LEVEL_LINE)
         axes.set_title(group, fontsize=10)
         axes.grid(alpha=0.3)
         _scale_x(axes, np.sort(swept["x"].unique()))
     figure.supxlabel(x_name, fontsize=10)
     figure.supylabel("pooled F1, 95 % interval", fontsize=10)
-    entries = [Line2D([], [], label=name or "F1", marker="o", **_style(n)) for n, name in enumerate(series)]
-    for level in levels.to_dict("records"):
-        colour = _style(series.index(level["series"]))["color"]
-        entries.append(Line2D([], [], color=colour, linestyle=(0, (5, 3)), label=level["variant"]))
-    if len(entries) > 1:
-        _legend(figure, entries)
+    entries = [Line2D([], [], label=name or "F1", marker="o", **_style(n)) for n, name in enumerate(lines)]
+    entries += [Line2D([], [], label=name, **style | LEVEL_LINE) for name, style in colours.items()]
+    _legend(figure, entries)
     return figure
 
 
@@ -209,9 +206,10 @@ def _grid(count: int, legend: bool, entries: int, square: bool = True) -> tuple[
     """Panels with common axes, as many beside each other as are well seen."""
     columns = min(count, MOST_COLUMNS)
     rows = -(-count // columns)
-    lines = -(-entries // 4) if legend else 1
-    side = 2.5 if count > 4 else 3.2
-    size = (0.5 + side * columns, 0.7 + 0.25 * lines + side * rows * (1.06 if square else 0.85))
+    side = {1: 4.8, 2: 3.6}.get(count, 3.2 if count <= 4 else 2.5)
+    width = 0.5 + side * columns
+    lines = -(-entries // _legend_columns(width)) if legend else 1
+    size = (width, 0.7 + 0.25 * lines + side * rows * (1.06 if square else 0.85))
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
     for axes in panels[count:]:
@@ -222,4 +220,10 @@ def _grid(count: int, legend: bool, entries: int, square: bool = True) -> tuple[
 
 
 def _legend(figure: Figure, entries: Sequence[Line2D]) -> None:
-    figure.legend(handles=list(entries), loc="outside upper center", ncols=min(4, len(entries)))
+    columns = min(_legend_columns(figure.get_figwidth()), len(entries))
+    figure.legend(handles=list(entries), loc="outside upper center", ncols=columns)
+
+
+def _legend_columns(width: float) -> int:
+    """As many as names of usual length have room in a figure of so many inches."""
+    return min(4, int(width // 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from karyon.cohort.figures import STYLE
 from karyon.io.atomic import atomic_path
+from karyon.io.job import job_log
 from karyon.study import pages
 from karyon.study.cells import cell_table, compare_variants, with_all
 from karyon.study.figures import draw_clusters, draw_heatmap, draw_same_different, draw_seed_spread
@@ -26,14 +27,14 @@ from karyon.study.same_different import (
     group_table,
     reference_pairs,
     same_model,
+    sweep_lines,
 )
-from karyon.study.verdict import comparison_verdict, matrix_verdict, sweep_verdict
+from karyon.study.verdict import comparison_verdict, matrix_verdict, reference_verdict, sweep_verdict
 
-logger = logging.getLogger("karyon")
 SCREEN_DPI = 88  # an inch of a figure on the page, so that its letters are as large as the page's
 ABOUT_TESTS = (
-    "The reference is the model of the tested group where there is one, else the first variant of its "
-    "series. Tests are paired bootstraps over patients. P-values are adjusted by Holm for the variants "
+    "The reference is the model trained on the tested group alone; in a study that has none, the first "
+    "variant. Tests are paired bootstraps over patients. P-values are adjusted by Holm for the variants "
     f"compared with one reference on one test group, and left out with fewer than {FEWEST_PATIENTS} patients."
 )
 
@@ -43,7 +44,7 @@ class Findings:
     """The tables of a study.
 
     Attributes:
-        variants: One row per variant: ``variant``, ``train_groups``, ``series``, ``x_name``, ``x``.
+        variants: One row per variant, as :func:`read_variants` gives them.
         test_groups: Their names.
         curves: Counts over the threshold, a row per run, test group and threshold.
         cells: From :func:`karyon.study.cells.cell_table`; of several test groups, ``all`` comes first.
@@ -65,9 +66,9 @@ class Findings:
 
     @property
     def compared(self) -> pd.DataFrame:
-        """Variants that are in no matrix and no sweep."""
+        """Variants that are in no matrix, and on no line of a sweep."""
         names = [name for part in self.matrices.values() for name in part["variant"]]
-        return self.variants[(self.variants["x_name"] == "") & ~self.variants["variant"].isin(names)]
+        return self.variants[self.variants["x"].isna() & ~self.variants["variant"].isin(names)]
 
 
 def write_study_report(
@@ -81,20 +82,19 @@ def write_study_report(
         variants: TSV with one row per variant, in the order of the study.
         provenance: JSON: what was run, with what, on what, and where.
         report: HTML file to write.
-        log: Log file.
+        log: File for what is said.
     """
-    logging.basicConfig(filename=log, level=logging.INFO, force=True)
-    start = time.monotonic()
-    found = find_out(pd.read_parquet(matrix), pd.read_parquet(curves), read_variants(Path(variants)))
-    seconds = time.monotonic() - start
-    logger.info("%d cells and %d tests in %.1f s", len(found.cells), len(found.tests), seconds)
-    folder = Path(report).parent
-    cells = found.cells.merge(found.variants[["variant", "train_groups"]], on="variant", how="left")
-    for name, table in (("cells", cells), ("tests", found.tests)):
-        with atomic_path(folder / f"{name}.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
-    facts = json.loads(Path(provenance).read_text(encoding="utf-8"))
-    with mpl.rc_context(STYLE):
+    with job_log(log, "report"), mpl.rc_context(STYLE):
+        start = time.monotonic()
+        found = find_out(pd.read_parquet(matrix), pd.read_parquet(curves), read_variants(Path(variants)))
+        seconds = time.monotonic() - start
+        print(f"{len(found.cells)} cells and {len(found.tests)} tests in {seconds:.1f} s", file=sys.stderr)
+        folder = Path(report).parent
+        cells = found.cells.merge(found.variants[["variant", "train_groups"]], on="variant", how="left")
+        for name, table in (("cells", cells), ("tests", found.tests)):
+            with atomic_path(folder / f"{name}.parquet") as temporary:
+                table.to_parquet(temporary, index=False)
+        facts = json.loads(Path(provenance).read_text(encoding="utf-8"))
         pictures = Pictures(folder / "figures")
         parts = [
             pages.sentences(_what_was_run(facts, found)),
@@ -105,9 +105,9 @@ def write_study_report(
             *_table_parts(found),
             *pages.provenance(facts),
         ]
-    with atomic_path(Path(report)) as temporary:
-        temporary.write_text(pages.page(str(facts["study"]["name"]), parts), encoding="utf-8")
-    logger.info("report after %.1f s", time.monotonic() - start)
+        with atomic_path(Path(report)) as temporary:
+            temporary.write_text(pages.page(str(facts["study"]["name"]), parts), encoding="utf-8")
+        print(f"report after {time.monotonic() - start:.1f} s", file=sys.stderr)
 
 
 def read_variants(path: Path) -> pd.DataFrame:
@@ -149,14 +149,13 @@ class Pictures:
 
 
 def _what_was_run(facts: dict[str, Any], found: Findings) -> Iterator[str]:
-    seeds = ", ".join(str(seed) for seed in facts["seeds"])
     runs = pd.DataFrame(facts["runs"])
+    yield str(facts["study"]["question"])
     yield (
-        f"{len(found.variants)} variants, seeds {seeds}: {len(runs)} models, each scored on all of "
-        f"{len(found.test_groups)} test groups ({', '.join(found.test_groups)})."
+        f"Variants: {len(found.variants)}; seeds: {', '.join(str(seed) for seed in facts['seeds'])}; "
+        f"models: {len(runs)}, each scored on the test groups {', '.join(found.test_groups)}."
     )
-    devices = ", ".join(sorted(runs["device"].astype(str).unique()))
-    yield f"Training took {runs['seconds'].sum() / 3600:.1f} hours in all, on {devices}."
+    yield f"Training took {runs['seconds'].astype(float).sum() / 3600:.1f} hours in all."
 
 
 def _matrix_parts(found: Findings, pictures: Pictures) -> Iterator[str]:
@@ -198,22 +197,23 @@ def _matrix_parts(found: Findings, pictures: Pictures) -> Iterator[str]:
 
 
 def _sweep_parts(found: Findings, pictures: Pictures) -> Iterator[str]:
-    names = [name for name in found.variants["x_name"].unique() if name]
+    names = list(found.variants.loc[found.variants["x"].notna(), "x_name"].unique())
     for number, name in enumerate(names, 1):
         suffix = f"-{number}" if len(names) > 1 else ""
-        swept = found.variants[found.variants["x_name"] == name]
         yield pages.heading(f"Sweep of {name}")
-        yield pages.sentences(sweep_verdict(found.cells, found.variants, name))
+        swept = found.variants[found.variants["x_name"] == name]
+        verdict = sweep_verdict(found.cells, found.variants, name)
+        yield pages.sentences([*verdict, *reference_verdict(found.cells, swept, found.tests)])
         yield pictures.show(
             f"sweep{suffix}",
             draw_sweep(found.cells, found.variants, name),
-            "Bands: 95 % intervals, bootstrap over patients. Bold: the series of the tested group.",
+            "Bands: 95 % intervals, bootstrap over patients. Bold: trained on the tested group.",
         )
-        for line, (series, part) in enumerate(swept.groupby("series", sort=False), 1):
+        for count, (line, part) in enumerate(sweep_lines(found.variants, name).items(), 1):
             yield pictures.show(
-                f"sweep_precision_recall{suffix}-{line}",
+                f"sweep_precision_recall{suffix}-{count}",
                 draw_curves(found.curves, found.group_cells, list(part["variant"]), {}),
-                f"Precision and recall over the threshold{f', {series}' if series else ''}.",
+                f"Precision and recall over the threshold{', ' if line else ''}{line}.",
             )
 
 
@@ -221,7 +221,8 @@ def _comparison_parts(found: Findings, pictures: Pictures) -> Iterator[str]:
     names = list(found.compared["variant"])
     if names:
         yield pages.heading("Variants compared")
-        yield pages.sentences(comparison_verdict(found.cells, found.compared, found.tests))
+        verdict = comparison_verdict(found.cells, found.compared)
+        yield pages.sentences([*verdict, *reference_verdict(found.cells, found.compared, found.tests)])
         yield pictures.show(
             "variants", draw_variants(found.cells, names), "Intervals are of a bootstrap over patients."
         )

@@ -16,21 +16,36 @@ def find_matrices(variants: pd.DataFrame, test_groups: Sequence[str]) -> dict[st
     """The variants that make up a matrix of train groups by test groups; of several networks, one for each.
 
     A matrix has at least two variants that were each trained on a group of its own, and one of these is a
-    test group. Variants of the same series without a swept value belong to it too, whatever they were
-    trained on.
+    test group. Variants without a swept number belong to it too, whatever they were trained on; where
+    several were trained on the same group, those of the same series.
 
     Args:
-        variants: The study's, with ``variant``, ``train_groups``, ``series`` and ``x_name``.
+        variants: The study's, with ``variant``, ``train_groups``, ``series`` and ``x``.
         test_groups: The study's.
 
     Returns:
         Rows of ``variants`` under the series they belong to, under '' where one matrix is all there is.
     """
-    plain = variants[variants["x_name"] == ""]
+    plain = variants[variants["x"].isna()]
     if _is_matrix(plain, test_groups):
         return {"": plain}
     parts = {str(series): part for series, part in plain.groupby("series", sort=False)}
     return {series: part for series, part in parts.items() if _is_matrix(part, test_groups)}
+
+
+def sweep_lines(variants: pd.DataFrame, x_name: str) -> dict[str, pd.DataFrame]:
+    """The variants of a sweep by the line of a plot that they belong to.
+
+    Args:
+        variants: The study's.
+        x_name: Which of its sweeps.
+
+    Returns:
+        Rows of ``variants`` in order of ``x``, under their series.
+    """
+    swept = variants[(variants["x_name"] == x_name) & variants["x"].notna()].sort_values("x", kind="stable")
+    names = [name for name in variants["series"].unique() if (swept["series"] == name).any()]
+    return {str(name): swept[swept["series"] == name] for name in names}
 
 
 def trained_alone(variants: pd.DataFrame) -> pd.Series:
@@ -44,7 +59,8 @@ def reference_pairs(
 ) -> list[tuple[str, str, str]]:
     """Which variants are compared: test group, reference and variant.
 
-    In a matrix the reference is the model of the same group, elsewhere the first variant of the series.
+    The reference is the model trained on the test group alone, in each matrix its own. Of a study without a
+    matrix it is the first variant.
 
     Args:
         variants: The study's.
@@ -52,15 +68,14 @@ def reference_pairs(
         test_groups: The study's.
     """
     inside = {variant for part in matrices.values() for variant in part["variant"]}
+    others = [str(name) for name in variants["variant"] if name not in inside]
     pairs = []
     for group in test_groups:
-        for part in matrices.values():
-            same = same_model(part, group)
-            pairs += [(group, same, name) for name in part["variant"] if same and name != same]
-        for _, part in variants.groupby("series", sort=False):
-            first, *others = part["variant"]
-            pairs += [(group, first, name) for name in others if name not in inside]
-    return pairs
+        own = [(part, same_model(part, group)) for part in matrices.values()]
+        pairs += [(group, same, str(name)) for part, same in own for name in part["variant"]]
+        first = own[0][1] if own else str(variants["variant"].iloc[0])
+        pairs += [(group, first, name) for name in others]
+    return [(group, reference, name) for group, reference, name in pairs if reference not in ("", name)]
 
 
 def same_model(matrix: pd.DataFrame, group: str) -> str:
@@ -94,7 +109,7 @@ def group_table(matrix: pd.DataFrame, cells: pd.DataFrame, tests: pd.DataFrame) 
         f1 = part.set_index("variant")["f1"]
         same = same_model(matrix, str(group))
         different = f1.drop(same, errors="ignore")
-        best = different.idxmax() if different.notna().any() else None
+        best = str(different.idxmax()) if different.notna().any() else ""
         own = part[part["variant"] == same]
         testable = bool(len(own)) and int(part["patients"].iloc[0]) >= FEWEST_PATIENTS
         about = tests[(tests["test_group"] == group) & (tests["reference"] == same)]
@@ -105,21 +120,20 @@ def group_table(matrix: pd.DataFrame, cells: pd.DataFrame, tests: pd.DataFrame) 
                 "test_group": group,
                 "patients": part["patients"].iloc[0],
                 "same": same,
-                **{f"same_{name}": _single(own, column) for name, column in _SAME.items()},
+                "same_f1": _single(own, "f1"),
+                "same_low": _single(own, "f1_low"),
+                "same_high": _single(own, "f1_high"),
                 "different": len(different),
                 "mean_different_f1": different.mean(),
                 "best_different": train_group[best] if best else "",
                 "best_different_f1": different.max(),
-                "wins": bool(len(own)) and not (different >= f1[same]).any() and f1[same] == f1[same],
+                "wins": bool(_single(own, "f1") > different.max()),
                 "testable": testable,
                 "not_worse": train_group[about.loc[~clear | (about["difference"] > 0), "variant"]].tolist(),
                 "better": train_group[about.loc[clear & (about["difference"] > 0), "variant"]].tolist(),
             }
         )
     return pd.DataFrame(rows)
-
-
-_SAME = {"f1": "f1", "low": "f1_low", "high": "f1_high"}
 
 
 def _single(rows: pd.DataFrame, column: str) -> float:

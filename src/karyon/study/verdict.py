@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from karyon.study.same_different import FEWEST_PATIENTS, LEVEL, trained_alone
+from karyon.study.same_different import FEWEST_PATIENTS, LEVEL, sweep_lines, trained_alone
 
 
 def matrix_verdict(
@@ -99,54 +99,67 @@ def _seeds(cells: pd.DataFrame) -> Iterator[str]:
 
 
 def sweep_verdict(cells: pd.DataFrame, variants: pd.DataFrame, x_name: str) -> list[str]:
-    """How F1 changes along a sweep: of each series on the test group of its name, else on all images.
+    """How F1 changes along each line of a sweep, on the group it was trained on if it is tested, else on all.
 
     Args:
         cells: From :func:`karyon.study.cells.cell_table`.
         variants: The study's.
         x_name: Which of its sweeps.
     """
-    table = cells.merge(variants[variants["x_name"] == x_name], on="variant").dropna(subset=["f1"])
+    table = cells.dropna(subset=["f1"])
     groups = list(table["test_group"].unique())
     sentences = []
-    for series, rows in table.groupby("series", sort=False):
-        group = series if series in groups else groups[0]
-        line = rows[rows["test_group"] == group].sort_values("x")
-        first, last, best = line.iloc[0], line.iloc[-1], line.loc[line["f1"].idxmax()]
-        about = f"{series}, tested on {group}" if series else f"Tested on {group}"
+    for name, swept in sweep_lines(variants, x_name).items():
+        trained_on = str(swept["train_groups"].iloc[0])
+        group = trained_on if trained_on in groups else groups[0]
+        line = table[table["test_group"] == group].merge(swept, on="variant").sort_values("x")
+        if line.empty:
+            continue
+        first, last, best = line.iloc[0], line.iloc[-1], line.iloc[int(line["f1"].argmax())]
         sentences.append(
-            f"{about}: from {x_name} {first['x']:g} to {last['x']:g}, F1 goes from {first['f1']:.3f} to "
-            f"{last['f1']:.3f}; it is highest, {best['f1']:.3f}, at {best['x']:g}."
+            f"{name}{', ' if name else ''}tested on {group}: from {x_name} {first['x']:g} to {last['x']:g}, "
+            f"F1 goes from {first['f1']:.3f} to {last['f1']:.3f}; it is highest, {best['f1']:.3f}, "
+            f"at {best['x']:g}."
         )
     return sentences
 
 
-def comparison_verdict(cells: pd.DataFrame, variants: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
-    """Which variant is best, over all test images or the single test group, and what the tests say.
+def comparison_verdict(cells: pd.DataFrame, variants: pd.DataFrame) -> list[str]:
+    """Which variant is best, over all test images or the single test group.
 
     Args:
         cells: From :func:`karyon.study.cells.cell_table`.
         variants: Those that are compared.
-        tests: From :func:`karyon.study.cells.compare_variants`.
     """
     group = cells["test_group"].iloc[0]
     inside = cells[(cells["test_group"] == group) & cells["variant"].isin(variants["variant"])]
-    inside = inside.dropna(subset=["f1"])
-    if inside.empty:
+    f1 = inside.dropna(subset=["f1"]).set_index("variant")["f1"]
+    if f1.empty:
         return []
-    best = inside.loc[inside["f1"].idxmax()]
-    sentences = [f"Tested on {group}, {best['variant']} has the highest F1, {best['f1']:.3f}."]
-    about = tests[(tests["test_group"] == group) & tests["variant"].isin(inside["variant"])]
+    best = f"Tested on {group}, {f1.idxmax()} has the highest F1, {f1.max():.3f}."
+    return [best, *_seeds(inside)]
+
+
+def reference_verdict(cells: pd.DataFrame, variants: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
+    """Which variants differ significantly from their reference, over all test images or the single group.
+
+    Args:
+        cells: From :func:`karyon.study.cells.cell_table`.
+        variants: Those to speak of.
+        tests: From :func:`karyon.study.cells.compare_variants`.
+    """
+    group = cells["test_group"].iloc[0]
+    about = tests[(tests["test_group"] == group) & tests["variant"].isin(variants["variant"])]
+    sentences = []
     for reference, rows in about.groupby("reference", sort=False):
         if rows["patients"].iloc[0] < FEWEST_PATIENTS:
             sentences.append(f"There are fewer than {FEWEST_PATIENTS} patients, too few for a test.")
             continue
-        clear = rows["p_adjusted"] < LEVEL
-        better, worse = (
-            rows.loc[clear & side, "variant"] for side in (rows["difference"] > 0, rows["difference"] < 0)
-        )
+        clear, higher = rows["p_adjusted"] < LEVEL, rows["difference"] > 0
+        better, worse = (", ".join(rows.loc[clear & side, "variant"]) for side in (higher, ~higher))
         sentences.append(
-            f"Compared with {reference}, significantly better: {', '.join(better) or 'none'}; significantly "
-            f"worse: {', '.join(worse) or 'none'} (paired bootstrap over patients, {LEVEL:.0%} level, Holm)."
+            f"Tested on {group} and compared with {reference}, significantly better: {better or 'none'}; "
+            f"significantly worse: {worse or 'none'} (paired bootstrap over patients, {LEVEL:.0%} level, "
+            "Holm)."
         )
-    return sentences + list(_seeds(inside))
+    return sentences
