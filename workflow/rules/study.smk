@@ -138,7 +138,10 @@ rule study_report:
         curves="results/studies/{study}/curves.parquet",
         origin="results/studies/{study}/provenance.json",
     output:
-        "results/studies/{study}/report.html",
+        report="results/studies/{study}/report.html",
+        cells="results/studies/{study}/cells.parquet",
+        tests="results/studies/{study}/tests.parquet",
+        figures=directory("results/studies/{study}/figures"),
     log:
         "results/studies/{study}/logs/report.log",
     benchmark:
@@ -150,6 +153,7 @@ rule study_report:
         mem_mb=4000,
         runtime=60,
     params:
+        # Not an input: jobs find it on disk, written with the plan.
         variants="results/studies/{study}/plan/variants.tsv",
     script:
         "../scripts/study_report.py"

@@ -5,6 +5,6 @@ write_study_report(
     curves=snakemake.input.curves,
     variants=snakemake.params.variants,
     provenance=snakemake.input.origin,
-    report=snakemake.output[0],
+    report=snakemake.output.report,
     log=snakemake.log[0],
 )

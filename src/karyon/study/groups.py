@@ -40,8 +40,8 @@ def read_images(data: Data) -> pd.DataFrame:
     images = pd.concat(sheets, ignore_index=True)
     _check_rows(images, data)
     names = images[data.group_by].map(lambda value: data.groups.get(value, value))
-    persons = images["patient"].where(images["patient"] != "", images["slide_id"])
-    images = images.assign(group=names.map(safe_name, na_action="ignore"), person=persons)[names.notna()]
+    person = images["patient"].where(images["patient"] != "", images["slide_id"])
+    images = images.assign(group=names.map(safe_name, na_action="ignore"), person=person)[names.notna()]
     roles = _given_roles if data.split.policy == "given" else _drawn_roles
     images = images.assign(role=roles(images, data.split)).dropna(subset="role")
     _check_sides(images)
@@ -51,8 +51,8 @@ def read_images(data: Data) -> pd.DataFrame:
     images = images.assign(turn=turns, place=places)
     images = images.sort_values(["place", "turn", "slide_id"], ignore_index=True)
     persons = images.groupby(["group", "role"], sort=False)["person"]
-    rank = persons.transform(lambda ids: pd.factorize(ids)[0]) / persons.transform("nunique")
-    return images.drop(columns=["place", "turn"]).assign(rank=rank)
+    before = persons.transform(lambda ids: pd.factorize(ids)[0])
+    return images.drop(columns=["place", "turn"]).assign(rank=before / persons.transform("nunique"))
 
 
 def safe_name(name: str) -> str:
