@@ -41,7 +41,7 @@ def planned(workflow: Workflow) -> dict[str, list[str]]:
             jobs.setdefault(line.split()[-1].rstrip(":"), [])
         if "wildcards: " in line and "run=" in line:
             jobs[list(jobs)[-1]].append(line.split("run=")[1])
-    return {rule: sorted(runs) for rule, runs in jobs.items() if rule != "matrix"}
+    return {rule: sorted(set(runs)) for rule, runs in jobs.items() if rule != "matrix"}
 
 
 @pytest.fixture(scope="module")
