@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from cluster import GPUS, job_records
-from conftest import SETTINGS, SLIDES, Slurm, nuclei_of
+from conftest import PRETENDED_GPU, SETTINGS, SLIDES, Slurm, nuclei_of
 
 from karyon.cli.main import main
 from karyon.cohort.demand import Demand
@@ -75,6 +75,20 @@ def test_a_node_without_its_gpu_is_told(slurm: Slurm, until_stain: Workflow) -> 
     assert status != 0
     assert "was given a GPU but torch sees none: leave the node out" in output
     assert "Traceback" not in output.partition("torch sees none")[0]
+
+
+@pytest.mark.slow
+def test_four_gpu_jobs_on_one_slide_find_the_nuclei_of_one_job(
+    slurm: Slurm, until_stain: Workflow, undisturbed: dict[str, bytes]
+) -> None:
+    workflow = until_stain
+    workflow.write_settings({**SETTINGS, "jobs_per_shard": 4})
+    target = "results/tiny/manifests/nuclei/demo-1.parquet"
+    status, output = slurm.run(workflow, target, "--set-resources", *PRETENDED_GPU)
+    assert status == 0, output
+    granted = [job["JOB_GRES"] for job in job_records(workflow.folder) if job["rule"] == "infer"]
+    assert granted == ["gpu:h200:1"] * 4
+    assert nuclei_of(workflow) == {"demo-1.parquet": undisturbed["demo-1.parquet"]}
 
 
 @pytest.mark.slow

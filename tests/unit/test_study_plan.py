@@ -93,9 +93,14 @@ def test_fine_tuning_waits_for_the_run_of_its_seed(sheet: Path, tmp_path: Path) 
         "tuned": {"target": ["gut"], "start": "base", "freeze": 1},
         "early": {"target": ["gut"], "start": "base", "start_step": 3},
         "shipped": {"model": "micronet"},
+        "micronet": {"model": "micronet"},
+        "own": {"target": ["gut"], "start": "micronet"},
     }
     runs = {run.run: run for run in planned(tmp_path, sheet, variants=variants)}
     assert [run for run in runs if run.startswith("shipped")] == ["shipped"]  # it has no seed
+    own = experiment_of(runs["own-1"]).start
+    assert own is not None
+    assert (own.model, runs["own-1"].parent) == ("micronet", "")  # the model, not the variant of its name
     assert (runs["tuned-2"].parent, runs["early-1"].parent, runs["base-1"].parent) == ("base-2", "base-1", "")
     start = experiment_of(runs["tuned-2"]).start
     assert start is not None

@@ -177,7 +177,7 @@ def _run(study: Study, case: Case, seed: int, base: Mapping[str, Any], cases: Se
     settings |= {"name": f"{study.name}-{case.name}", "seed": seed}
     if not variant.start:
         return Run(case, seed, settings)
-    parents = [one.name for one in cases if one.name == safe_name(variant.start)]
+    parents = [one.name for one in cases if one.name == safe_name(variant.start) and not one.variant.model]
     parent = f"{parents[0]}-{seed}" if parents else ""
     return Run(case, seed, settings, model="" if parent else variant.start, parent=parent)
 
