@@ -37,13 +37,13 @@ def find_nuclei(task: SlideTask) -> StageResult:
             write_mask(files.nuclei_mask, store["map"], map_threshold(decoding, maximum), grid, facts.mpp)  # type: ignore[arg-type]
             outputs.append(files.nuclei_mask)
     table = nuclei_table(task.row.slide_id, found, grid, facts)
+    write_nuclei(files.nuclei, table, facts, card, task.fingerprint)
     if settings["csv"]:
-        write_csv(files.nuclei_csv, table)
+        write_csv(files.nuclei_csv, files.nuclei)
         outputs.append(files.nuclei_csv)
     if settings["geojson"]:
-        write_geojson(files.nuclei_geojson, table, facts)
+        write_geojson(files.nuclei_geojson, files.nuclei)
         outputs.append(files.nuclei_geojson)
-    write_nuclei(files.nuclei, table, facts, card, task.fingerprint)
     area = float(tissue.mask.sum()) * (facts.mpp * tissue.mask_grid.scale / 1000) ** 2
     return StageResult(
         facts={
