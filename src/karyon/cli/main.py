@@ -15,6 +15,7 @@ COMMANDS = (
     "doctor",
     "downsample",
     "evaluate",
+    "export",
     "link_profiles",
     "models",
     "plan",
