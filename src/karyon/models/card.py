@@ -87,6 +87,10 @@ class ModelCard:
     metrics: dict[str, object] = field(default_factory=dict)
     licence: str = ""
 
+    def map_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the maps of an image: ``(h, w)``, or where there are several ``(c, h, w)``."""
+        return (height, width) if len(self.maps) == 1 else (len(self.maps), height, width)
+
     def inference(self) -> dict[str, object]:
         """The fields that the map of a slide depends on: for a stage's fingerprint."""
         names = (
