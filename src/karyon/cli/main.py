@@ -10,6 +10,7 @@ from karyon import __version__
 from karyon.errors import KaryonError
 
 COMMANDS = (
+    "ask",
     "bench",
     "demo_slides",
     "doctor",
