@@ -12,7 +12,7 @@ from karyon.nuclei.components import BLOCK_PX
 from karyon.nuclei.dilation import Dilation
 from karyon.nuclei.labels import MapStack, label_extents
 from karyon.nuclei.watershed import Watershed
-from karyon.nuclei.whole import whole_components
+from karyon.nuclei.whole import Box, whole_components
 
 METHODS: dict[str, type[Dilation] | type[Watershed]] = {"dilation": Dilation, "watershed": Watershed}
 
@@ -30,6 +30,12 @@ class Window:
     x: int
     y: int
     labels: np.ndarray
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the map."""
+        height, width = self.labels.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
 
 def decode_instances(
@@ -71,9 +77,34 @@ def label_map(maps: MapStack, decoding: Decoding, names: Sequence[str], model_mp
     """
     labels = np.zeros(maps.shape[1:], np.int32)
     for window in decode_instances(maps, decoding, names, model_mpp, max(labels.shape)):
-        height, width = window.labels.shape
-        labels[window.y : window.y + height, window.x : window.x + width] = window.labels
+        labels[window.slices] = window.labels
     return labels
+
+
+def shown_background(
+    maps: MapStack, decoding: Decoding, names: Sequence[str], model_mpp: float, window: Window, margin: int
+) -> np.ndarray:
+    """Where the maps show no nucleus in and round a window, whatever nuclei are in it.
+
+    Args:
+        maps: uint8, ``(c, h, w)``: 255 times the value.
+        decoding: The rule, ``dilation`` or ``watershed``.
+        names: Of the maps, as on the model's card.
+        model_mpp: Microns per map pixel.
+        window: Of these maps.
+        margin: Map pixels round it.
+
+    Returns:
+        bool, ``(h + 2 margin, w + 2 margin)``; not outside the map.
+    """
+    height, width = window.labels.shape
+    box = Box(window.y, window.x, window.y + height, window.x + width)
+    inside = box.grown(margin, maps.shape[1:])
+    around = np.zeros((height + 2 * margin, width + 2 * margin), bool)
+    top, left = inside.top - box.top + margin, inside.left - box.left + margin
+    foreground = METHODS[decoding.method](maps, decoding, names, model_mpp).foreground(inside)
+    around[top : top + inside.shape[0], left : left + inside.shape[1]] = foreground == 0
+    return around
 
 
 def _windows(labels: np.ndarray, left: int, top: int, block: int) -> Iterator[Window]:

@@ -129,7 +129,7 @@ def _write_maps(store: zarr.Group, maps: Iterator[np.ndarray], shape: tuple[int,
     predictions = create_array(store, "predictions", shape, (1, *shape[1:]))
     bar = tqdm(maps, total=shape[0], desc=name, unit="tile", disable=None, mininterval=1, file=sys.stderr)
     for number, values in enumerate(bar):
-        predictions[number] = values
+        predictions[number] = values.reshape(shape[1:])
 
 
 @lru_cache(maxsize=1)
