@@ -18,12 +18,14 @@ from karyon.bench.predictions import draw_nuclei, paint_window
 from karyon.io.slides import SlideFacts
 from karyon.models.card import Decoding, ModelCard
 from karyon.nuclei.components import BLOCK_PX
-from karyon.nuclei.instances import Window, decode_instances, label_map
+from karyon.nuclei.instances import Window, decode_instances, label_map, shown_background
 from karyon.nuclei.morphology import find_boxes, measure_shapes
 from karyon.nuclei.outline_table import write_outlines
 from karyon.nuclei.polygons import trace_outlines
 from karyon.nuclei.shapes import Shapes, measure_window
 from karyon.nuclei.staining import ring_px
+from karyon.stain.concentrations import concentrations
+from karyon.stain.fit import STAINS, reference_matrix
 from karyon.tiles.grid import Grid
 from karyon.tiles.store import create_array, create_store, open_store
 
@@ -34,7 +36,7 @@ THRESHOLD = 128
 CHUNK_PX = 1024
 # The distance map falls from the centre in steps: discs of these shares of the nucleus' radius, overlaid.
 STEPS = (0.25, 0.5, 0.75)
-STAINS = ("hematoxylin", "eosin")
+LIGHT, DARK = 220, 90
 CARD = ModelCard(
     name="drawn",
     architecture="unet",
@@ -117,7 +119,7 @@ def _paint(nuclei: np.ndarray, top: int, left: int, height: int, width: int) -> 
 
 
 def outline_map(maps: Path, table: Path) -> None:
-    """What stage `nuclei` does with a map, but for reading the slide: the map stands in for stain densities.
+    """What stage `nuclei` does with a map, but for reading the slide: two shades stand in for its pixels.
 
     Args:
         maps: From :func:`write_maps`.
@@ -130,25 +132,17 @@ def outline_map(maps: Path, table: Path) -> None:
             _measure(stack, window) for window in decode_instances(stack, CARD.decoding, CARD.maps, MODEL_MPP)
         ]
     facts = SlideFacts(side, side, MODEL_MPP, "sheet", ((side, side),), 0, 0, "synthetic")
-    write_outlines(table, "drawn", shapes, Grid(side, side, 1.0, 0, 1.0), facts, CARD, STAINS, "")
+    write_outlines(table, "drawn", shapes, Grid(side, side, 1.0, 0, 1.0), facts, CARD, STAINS["HE"], "")
 
 
 def _measure(stack: zarr.Array, window: Window) -> Shapes:
-    margin, (height, width) = ring_px(MODEL_MPP), window.labels.shape
-    top, left = max(window.y - margin, 0), max(window.x - margin, 0)
-    read = np.asarray(stack[:, top : window.y + height + margin, left : window.x + width + margin])
-    before = (top - window.y + margin, left - window.x + margin)
-    after = (height + 2 * margin - read.shape[1] - before[0], width + 2 * margin - read.shape[2] - before[1])
-    padded = np.pad(read, ((0, 0), (before[0], after[0]), (before[1], after[1])))
-    return measure_window(
-        window.labels,
-        window.x,
-        window.y,
-        padded[:, margin : margin + height, margin : margin + width],
-        CARD.maps,
-        padded.transpose(1, 2, 0).astype(np.float32),
-        padded[0] < THRESHOLD,
+    background = shown_background(stack, CARD.decoding, CARD.maps, MODEL_MPP, window, ring_px(MODEL_MPP))
+    shade = np.where(background, LIGHT, DARK).astype(np.uint8)
+    densities = concentrations(
+        np.repeat(shade[..., None], 3, axis=-1), reference_matrix("HE"), np.full(3, 255.0)
     )
+    crop = np.asarray(stack[:, *window.slices])
+    return measure_window(window.labels, window.x, window.y, crop, CARD.maps, densities, background)
 
 
 def compare_shapes(side: int) -> Measurement:
