@@ -123,15 +123,21 @@ def write_geojson(path: Path, nuclei: Path, region: BaseGeometry | None = None) 
     """
     names = pq.read_schema(nuclei).names
     batches = read_nuclei(nuclei, [name for name in names if name != "bbox"], region)
-    write_detections(path, (found for batch in batches for found in _detections(batch)), read_origin(nuclei))
+    write_detections(path, (found for batch in batches for found in _detections(batch)), _origin(nuclei))
 
 
-def read_origin(nuclei: Path) -> tuple[float, float]:
-    """Level-0 pixel at the origin of QuPath, which shows the scanned area only.
+def from_qupath(area: BaseGeometry, nuclei: Path) -> BaseGeometry:
+    """An area drawn in QuPath, in level-0 pixels; the inverse of what :func:`write_detections` does.
 
     Args:
-        nuclei: The slide's table.
+        area: As QuPath writes it.
+        nuclei: The slide's table of nuclei.
     """
+    shift = np.array(_origin(nuclei)) - 0.5
+    return shapely.transform(area, lambda corners: corners + shift)
+
+
+def _origin(nuclei: Path) -> tuple[float, float]:
     said = pq.read_schema(nuclei).metadata
     return float(said[b"bounds_x"]), float(said[b"bounds_y"])
 
