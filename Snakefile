@@ -19,6 +19,16 @@ if "experiments" in config:
         input:
             expand("results/models/{experiment}/card.yaml", experiment=WANTED),
 
+elif "study" in config:
+
+    include: "workflow/rules/study.smk"
+
+    rule matrix:
+        default_target: True
+        input:
+            f"results/studies/{STUDY.name}/matrix.parquet",
+            f"results/studies/{STUDY.name}/report.html",
+
 else:
 
     include: "workflow/rules/common.smk"

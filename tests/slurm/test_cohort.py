@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from cluster import GPUS, job_records
 from conftest import SETTINGS, SLIDES, Slurm, nuclei_of
 
+from karyon.cli.main import main
 from karyon.cohort.demand import Demand
-from workdir import Workflow
+from workdir import Workflow, new_workflow
 
 STAGES = ("tissue", "stain", "infer", "stitch", "nuclei", "evaluate")
 
@@ -72,3 +75,23 @@ def test_a_node_without_its_gpu_is_told(slurm: Slurm, until_stain: Workflow) -> 
     assert status != 0
     assert "was given a GPU but torch sees none: leave the node out" in output
     assert "Traceback" not in output.partition("torch sees none")[0]
+
+
+@pytest.mark.slow
+def test_doctor_asks_the_cluster_for_the_profiles_partitions(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workflow = new_workflow(tmp_path / "work")
+    monkeypatch.chdir(workflow.folder)
+    assert main(["doctor", "--profile", "slurm"]) == 0
+    found = capsys.readouterr().out
+    assert re.search(r"^ok +SLURM +answers; partitions cpu, gpu, urgent$", found, re.MULTILINE)
+    assert re.search(r"^ok +partitions +cpu, gpu named in the profile$", found, re.MULTILINE)
+    assert re.search(r"^ok +GPU partitions +gpu$", found, re.MULTILINE)
+    partitions = workflow.folder / "profiles" / "slurm" / "partitions.yaml"
+    partitions.write_text(partitions.read_text().replace("  gpu:", "  a100:"))
+    assert main(["doctor", "--profile", "slurm"]) == 1
+    found = capsys.readouterr().out
+    wrong = r"^fail +partitions +a100 named in the profile, but there are cpu, gpu, urgent; see"
+    assert re.search(wrong, found, re.MULTILINE)
+    assert re.search(r"^warn +GPU partitions +no partition of the profile offers", found, re.MULTILINE)

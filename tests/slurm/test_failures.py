@@ -122,4 +122,4 @@ def test_jobs_that_outlive_a_killed_snakemake_do_no_harm_to_the_next(
         assert second.wait(timeout=900) == 0, (workflow.folder / "output.txt").read_text()
     wait_until(lambda: not orphan.is_running(), 600, "the orphan has ended")
     assert nuclei_of(workflow) == {"demo-1.parquet": undisturbed["demo-1.parquet"]}
-    assert not list((workflow.folder / "results" / "tiny").glob("*/.[0-9]*"))  # nothing half-written is left
+    assert not list((workflow.folder / "results" / "tiny").glob("*/.*@*"))  # nothing half-written is left

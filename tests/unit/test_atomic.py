@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
-from subprocess import run
+from subprocess import PIPE, Popen, run
 
 import pytest
 
-from karyon.io.atomic import atomic_path
+from karyon.io.atomic import ABANDONED_S, atomic_path, remove_leftovers
 
 
 def write_half(path: Path) -> None:
@@ -61,3 +62,36 @@ def test_killed_process_leaves_only_a_hidden_file(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert run([sys.executable, "-c", code, str(tmp_path / "a.txt")], env=environment).returncode == 9
     assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
+
+
+@pytest.mark.parametrize(("age", "left"), [(ABANDONED_S - 60, True), (ABANDONED_S + 60, False)])
+@pytest.mark.parametrize("host", ["node-17", "node-17.1.cluster"])
+def test_a_file_of_another_machine_stays_while_its_writer_may_live(
+    tmp_path: Path, host: str, age: float, left: bool
+) -> None:
+    theirs = tmp_path / f".{host}@{2**22 + 1}.a.txt"  # no process of this number runs here
+    theirs.write_text("half")
+    then = time.time() - age
+    os.utime(theirs, (then, then))
+    remove_leftovers([tmp_path / "a.txt"])
+    assert theirs.exists() == left
+
+
+def test_a_file_of_a_process_here_stays_until_the_process_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    code = (
+        "import sys; from pathlib import Path; from karyon.io.atomic import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); print(temporary, flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(path)]
+    writer = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment)
+    assert writer.stdout is not None
+    temporary = Path(writer.stdout.readline().strip())
+    remove_leftovers([path])
+    assert temporary.exists()
+    writer.kill()
+    writer.communicate()
+    remove_leftovers([path])
+    assert not list(tmp_path.iterdir())

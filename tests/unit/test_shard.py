@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -184,7 +185,8 @@ def test_full_disk_ends_the_job_without_a_row_and_the_next_run_goes_on(
 def test_what_a_killed_job_left_is_removed_by_the_next(cohort: Cohort) -> None:
     tiles = cohort.results / "tiles"
     tiles.mkdir(parents=True)
-    names = [f".{2**22 + 1}.a.zarr.zip", f".{2**22 + 1}.other.zarr.zip", f".{os.getpid()}.a.zarr.zip"]
+    gone, here = f".{socket.gethostname()}@{2**22 + 1}", f".{socket.gethostname()}@{os.getpid()}"
+    names = [f"{gone}.a.zarr.zip", f"{gone}.other.zarr.zip", f"{here}.a.zarr.zip"]
     for name in names:  # a process that is no more, a slide of another shard, a process that runs
         (tiles / name).write_bytes(b"half")
     cohort.run(Stage())

@@ -50,11 +50,12 @@ if PART:
             "results/{cohort}/logs/gather/{shard}.log",
         benchmark:
             "results/{cohort}/benchmarks/gather/{shard}.tsv"
+        retries: RETRIES
         conda:
             "../../envs/karyon.yaml"
         threads: 1
         resources:
             mem_mb=light_mem_mb,
-            runtime=5,
+            runtime=light_runtime,
         script:
             "../scripts/gather.py"

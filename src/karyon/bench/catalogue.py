@@ -15,6 +15,7 @@ from karyon.bench.pipeline import measure_pipeline
 from karyon.bench.postprocess import measure_postprocess
 from karyon.bench.slide import measure_slide
 from karyon.bench.stain import measure_stain
+from karyon.bench.study import measure_study
 from karyon.bench.training import measure_training
 
 BENCHES = {
@@ -50,5 +51,8 @@ BENCHES = {
         "every network as infer runs it and in bfloat16, against the network as built", measure_inference, 512
     ),
     "dag": Bench("what it costs to plan a cohort of so many slides, and to start a job", measure_dag, 30_000),
+    "study": Bench(
+        "what it costs to plan and to score a cross-organ study of so many groups", measure_study, 23
+    ),
     "bounds": Bench("what the machine can do: decoding, arithmetic, compression", measure_bounds, 10_000),
 }

@@ -1,61 +1,45 @@
-"""`karyon study`: train and score the variants of a study file."""
+"""`karyon study`: what a study will do, and the study done."""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAME = "study"
-HELP = "Train and score the variants of a study file at equal budget, and print how they compare."
+HELP = "Print the runs, cells and expected hours of a study, and run it with Snakemake."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("study", type=Path, help="a file of config/studies/")
-    parser.add_argument("--output", type=Path, help="folder of the runs; default runs/<name of the study>")
-    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="run these variants, not all")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--dry-run", action="store_true", help="print the runs and stop")
+    parser.add_argument("study", type=Path, help="a file of config/experiments/ with the key 'study'")
+    parser.add_argument("--profile", default="profiles/local", help="of Snakemake (default profiles/local)")
+    parser.add_argument("--dry-run", action="store_true", help="print what it will do, and stop")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the runs that are not done yet, then print the table of all that are."""
-    from karyon.io.atomic import atomic_path
-    from karyon.study.definition import chosen_runs, read_study
-    from karyon.study.runs import do_run
-    from karyon.study.table import read_scores, study_table
+    """Print the plan; then hand over to Snakemake."""
+    from karyon.errors import KaryonError
+    from karyon.study.forecast import training_hours
+    from karyon.study.plan import plan_study
+    from karyon.training.experiment import read_yaml
 
-    study, runs = read_study(args.study)
-    folder = args.output or Path("runs") / study.name
-    chosen = chosen_runs(runs, args.only)
+    content = read_yaml(args.study)
+    if not isinstance(content, dict) or "study" not in content:
+        raise KaryonError(
+            f"{args.study}: there is no key 'study'; a single training is run by `karyon train`"
+        )
+    study = plan_study(content["study"], str(args.study))
+    trained = [one for one in study.runs if one.trains]
+    for one in study.runs:
+        learns = f"learns from {one.train_groups}" if one.trains else f"{one.model} as it is"
+        print(f"{one.run}: {learns}" + (f", starts from {one.parent}" if one.parent else ""))
+    print(f"{len(trained)} trainings, {len(study.runs)} inferences, 1 scoring")
+    cells = len({one.variant for one in study.runs}) * len(study.groups)
+    print(f"{cells} cells: {len(study.groups)} test groups ({', '.join(study.groups)})")
+    print(f"about {training_hours(study):.1f} hours of training on one core or GPU as here")
     if args.dry_run:
-        for one in chosen:
-            experiment = one.experiment
-            print(f"{one.name}: {experiment.steps} steps of {experiment.batch} x {experiment.crop_px} px")
         return 0
-    for one in chosen:
-        do_run(one, study.test_splits, folder, args.threads)
-    table = study_table(read_scores(runs, folder))
-    with atomic_path(folder / "table.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
-    print(_readable(table).to_string(index=False))
-    print("In brackets: 95 % intervals, bootstrapped over patients. f1_seeds: each seed's pooled F1.")
-    return 0
-
-
-def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for a terminal: an interval beside each F1."""
-    rows = table[["group", "variant", "images"]].copy()
-    for name in ("precision", "recall"):
-        rows[name] = table[name].map("{:.3f}".format)
-    bounds = table[["f1", "f1_low", "f1_high"]].itertuples(index=False, name=None)
-    rows["f1"] = [f"{value:.3f} ({low:.3f}-{high:.3f})" for value, low, high in bounds]
-    rows["f1_seeds"] = [" ".join(f"{value:.3f}" for value in seeds) for seeds in table["f1_seeds"]]
-    rows["difference"] = table["difference"].map("{:+.3f}".format)
-    for name in ("p_value", "mean_image_f1", "distance_um"):
-        rows[name] = table[name].map("{:.3f}".format)
-    return rows
+    command = [sys.executable, "-m", "snakemake", "--profile", args.profile]
+    return subprocess.run([*command, "--configfile", str(args.study), "--", "matrix"], check=False).returncode  # noqa: S603

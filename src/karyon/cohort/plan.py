@@ -77,14 +77,14 @@ def write_plan(sheet: pd.DataFrame, folder: Path, shard_size: int) -> list[str]:
         Names of the shards, sorted.
     """
     shards = number_of_shards(folder, len(sheet), shard_size)
-    _write_if_changed(folder / FIXED, json.dumps({"shards": shards, "shard_size": shard_size}))
+    write_if_changed(folder / FIXED, json.dumps({"shards": shards, "shard_size": shard_size}))
     rows: dict[str, list[str]] = {}
     for record in _plan_records(sheet):
         line = "\t".join(str(record[name]) for name in COLUMNS)
         rows.setdefault(shard_of(record["slide_id"], shards), []).append(line)
     header = "\t".join(COLUMNS)
     for shard, lines in rows.items():
-        _write_if_changed(folder / f"{shard}.tsv", "\n".join([header, *lines, ""]))
+        write_if_changed(folder / f"{shard}.tsv", "\n".join([header, *lines, ""]))
     # A file that another run is writing has a hidden name, and is its own business.
     for stale in set(folder.glob("[!.]*.tsv")) - {folder / f"{shard}.tsv" for shard in rows}:
         stale.unlink(missing_ok=True)
@@ -149,7 +149,8 @@ def _file_facts(path: str) -> tuple[int, int]:
     return (facts.st_size, facts.st_mtime_ns) if facts else (0, 0)
 
 
-def _write_if_changed(path: Path, content: str) -> None:
+def write_if_changed(path: Path, content: str) -> None:
+    """Write a file of a plan unless it says so already: what depends on it is redone when it is newer."""
     if path.exists() and path.read_text(encoding="utf-8") == content:
         return
     with atomic_path(path) as temporary:

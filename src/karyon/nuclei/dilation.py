@@ -30,7 +30,7 @@ class Dilation:
         self._insides = [number for number, name in enumerate(names) if name.split(":")[0] == "inside"]
         self._level = map_level(decoding.threshold)
         self._radius = decoding.dilation_um / mpp
-        self._min_area = decoding.min_area_um2 / mpp**2
+        self._min_area = decoding.min_area_um2 / mpp**2 - 1e-9
 
     def foreground(self, box: Box) -> np.ndarray:
         """What insides may grow to, uint8: a square round each of their pixels.
@@ -63,7 +63,8 @@ class Dilation:
         component, _ = join_runs(runs)
         labels = np.zeros(box.shape, np.int32)
         paint_runs(runs, component + 1, labels)
-        return grow(drop_small(labels, self._min_area), foreground, self._radius)
+        drop_small(labels, self._min_area)
+        return grow(labels, foreground, self._radius)
 
 
 @njit(cache=True, nogil=True)

@@ -19,16 +19,26 @@ class MapStack(Protocol):
         """The values of a box of one map."""
 
 
-def drop_small(labels: np.ndarray, min_area: float) -> np.ndarray:
-    """Labels of at least ``min_area`` pixels.
+@njit(cache=True, nogil=True)
+def drop_small(labels: np.ndarray, min_area: float) -> None:
+    """Clear labels of fewer than ``min_area`` pixels, in place.
 
     Args:
         labels: int32, ``(h, w)``.
         min_area: In pixels.
     """
-    area = np.bincount(labels.ravel())
-    area[0] = 0
-    return np.where(area >= max(min_area - 1e-9, 1), np.arange(len(area)), 0).astype(np.int32)[labels]
+    height, width = labels.shape
+    area = np.zeros(labels.max() + 1, np.int64)
+    for y in range(height):
+        for x in range(width):
+            area[labels[y, x]] += 1
+    area[0] = labels.size
+    if area.min() >= min_area:
+        return
+    for y in range(height):
+        for x in range(width):
+            if area[labels[y, x]] < min_area:
+                labels[y, x] = 0
 
 
 @njit(cache=True, nogil=True)

@@ -29,7 +29,7 @@ class Watershed:
         self._nucleus, self._distance = names.index("nucleus"), names.index("distance")
         self._level = map_level(decoding.threshold)
         self._marker_level = map_level(decoding.marker_threshold)
-        self._min_area = decoding.min_area_um2 / mpp**2
+        self._min_area = decoding.min_area_um2 / mpp**2 - 1e-9
 
     def foreground(self, box: Box) -> np.ndarray:
         """What is nucleus, uint8: ``nucleus`` at least the threshold."""
@@ -47,7 +47,8 @@ class Watershed:
         count = _label(distance, self._marker_level, labels, 0)
         flood(labels, foreground, distance)
         _label(foreground * (labels == 0), 1, labels, count)  # no marker reaches these
-        return drop_small(labels, self._min_area)
+        drop_small(labels, self._min_area)
+        return labels
 
 
 def _label(values: np.ndarray, threshold: int, labels: np.ndarray, start: int) -> int:
@@ -68,7 +69,7 @@ def flood(labels: np.ndarray, foreground: np.ndarray, height: np.ndarray) -> Non
     markers of equal height. Heights are bytes, so that a queue for each does what its heap does.
 
     Args:
-        labels: int32, ``(h, w)``; 0 where there is no marker.
+        labels: int32, ``(h, w)``, of fewer than 2**31 pixels; 0 where there is no marker.
         foreground: uint8, 0 or 1.
         height: uint8.
     """
@@ -79,7 +80,7 @@ def flood(labels: np.ndarray, foreground: np.ndarray, height: np.ndarray) -> Non
             if foreground[y, x]:
                 first[256 - height[y, x]] += 1  # queue 0 is that of height 255
     first = np.cumsum(first)
-    queue = np.empty(first[256], np.int64)
+    queue = np.empty(first[256], np.int32)
     head, tail = first[:256].copy(), first[:256].copy()
     for y in range(rows):
         for x in range(columns):

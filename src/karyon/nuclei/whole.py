@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components as graph_components
 
+from karyon.errors import SlideError
 from karyon.nuclei.runs import (
     BOTTOM,
     FIRST,
@@ -25,6 +26,8 @@ from karyon.nuclei.runs import (
 
 # A block is read with this share of its side round it; what is no larger is whole in some block's window.
 MARGIN = 1 / 16
+# Pixels of the largest box: 8 x 8 mm at 0.5 microns per pixel, and some 3 GB of memory.
+LARGEST_BOX = 2**28
 
 
 class Box(NamedTuple):
@@ -74,6 +77,9 @@ def whole_components(mask: Mask, shape: tuple[int, int], block: int) -> Iterator
     Yields:
         A box, and the mask in it, uint8, of the components that are given with it: first the windows
         of the blocks, row by row, then the components that fit into none.
+
+    Raises:
+        SlideError: A component is too wide to be held.
     """
     height, width = shape
     margin = round(block * MARGIN)
@@ -95,6 +101,11 @@ def whole_components(mask: Mask, shape: tuple[int, int], block: int) -> Iterator
     extents = pieces.joined()
     for extent in extents[(_first_window(extents, shape, block, margin) < 0).any(axis=1)]:
         box = Box(*extent[: RIGHT + 1].tolist())
+        if box.shape[0] * box.shape[1] > LARGEST_BOX:
+            raise SlideError(
+                f"nuclei that touch each other cover {box.shape[1]} x {box.shape[0]} pixels of the map "
+                "without a gap: raise nuclei.threshold, or look whether the model fits this slide"
+            )
         runs = find_runs(mask(box), 1)
         component, _ = join_runs(runs)
         stops = runs[runs[:, ROW] == 0, STOP]  # the first pixel is in one of the runs of the box's first row

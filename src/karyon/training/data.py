@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -22,17 +21,12 @@ from karyon.io.annotations import (
 )
 from karyon.io.sheets import read_sheet
 from karyon.io.slides import open_slide
-from karyon.stain.fit import StainFit
 from karyon.stain.inputs import Measured
-from karyon.stain.sample import separate_slide
 from karyon.tiles.grid import Grid, read_window
-from karyon.tissue.mask import tissue_mask
-from karyon.tissue.thumbnail import read_thumbnail
 from karyon.training.experiment import Dataset, Experiment
+from karyon.training.stains import image_stains
 from karyon.training.targets import TARGETS, Annotation
 
-MASK_MPP = 8.0
-SAMPLE_PIXELS = 200_000
 MAX_PIXELS = 400_000_000
 
 
@@ -186,9 +180,11 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
                 f"{row['path']}: {grid.width} x {grid.height} pixels at {experiment.mpp} microns per pixel; "
                 f"training holds images of up to {MAX_PIXELS:,} pixels: cut annotated fields out of it"
             )
-        fit = None if experiment.input == "RGB" else _fit(row["path"], facts.mpp, row["stain"])
+        fit = None
+        if experiment.input != "RGB":
+            fit = image_stains(row["path"], facts.mpp, row["stain"], experiment.datasets[dataset].stain_cache)
         rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
-    annotation, truth = _read_annotation(row, (facts.width, facts.height), facts.mpp)
+    annotation, truth = read_annotation(row, (facts.width, facts.height), facts.mpp)
     target = TARGETS[experiment.target](annotation, grid, facts.mpp, **experiment.target_arguments)
     measured = Measured(experiment.input, fit)(torch.from_numpy(rgb[None].copy()))[0]
     return TrainingImage(
@@ -204,20 +200,20 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
     )
 
 
-@cache
-def _fit(path: str, mpp: float, stain: str) -> StainFit:
-    """The stains of an image, as those of a slide with the configuration's defaults.
+def read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> tuple[Annotation, np.ndarray]:
+    """The annotated nuclei of an image, in level-0 pixels.
 
-    The runs of a study read the same images over and over, and this takes most of the time.
+    Args:
+        row: A row of a checked sheet that names annotations.
+        size: Width and height of the image.
+        mpp: Microns per pixel of it.
+
+    Returns:
+        Areas where the file has them, else centres; and the centroids, float64, ``(n, 2)``.
+
+    Raises:
+        SlideError: The annotations cannot be read.
     """
-    with open_slide(path, mpp) as slide:
-        thumbnail, _ = read_thumbnail(slide, MASK_MPP)
-        mask = tissue_mask(thumbnail, MASK_MPP, "otsu", 0.0)
-        return separate_slide(slide, mask, thumbnail, stain, SAMPLE_PIXELS)
-
-
-def _read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> tuple[Annotation, np.ndarray]:
-    """Areas where the file has them, else centres; and the centroids. In level-0 pixels."""
     file_format = row["annotation_format"]
     scale = row["annotation_mpp"] / mpp if row["annotation_mpp"] > 0 else 1.0
     file = row["annotations"], file_format, size, scale

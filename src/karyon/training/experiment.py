@@ -40,17 +40,25 @@ class Dataset:
         train_splits: Values of the sheet's column ``split`` to train on.
         validation_splits: Values that choose the decoding and the best step.
         weight: Share of the crops, relative to the other datasets' weights (MICRONET's gamma, as sampling).
+        stain_cache: Folder that keeps the images' stain fits for further runs; '' for none.
+        fingerprint: Of the images' files: a run does not go on from a checkpoint of other files.
     """
 
     sheet: str
     train_splits: tuple[str, ...]
     validation_splits: tuple[str, ...] = ()
     weight: Positive = 1.0
+    stain_cache: str = ""
+    fingerprint: str = ""
 
     def sheet_path(self) -> Path:
         """The sheet's path, with the data folder filled in."""
-        data = os.environ.get(DATA_VARIABLE, DATA_DEFAULT)
-        return Path(self.sheet.replace(f"${DATA_VARIABLE}", data))
+        return expand_data(self.sheet)
+
+
+def expand_data(sheet: str) -> Path:
+    """A path with ``$KARYON_DATA``, the folder of annotated images, filled in."""
+    return Path(sheet.replace(f"${DATA_VARIABLE}", os.environ.get(DATA_VARIABLE, DATA_DEFAULT)))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stderr
 from pathlib import Path
 
-from karyon.errors import KaryonError
+from karyon.io.job import job_log
 from karyon.training.experiment import read_experiment
 from karyon.training.ship import train_and_ship
 
@@ -25,16 +23,12 @@ def train_job(experiment: str, run: str, card: str, threads: int, gpus: int, log
     Raises:
         SystemExit: The experiment, its data or the run is not usable; the message is for the user.
     """
-    with Path(log).open("a", encoding="utf-8") as words, redirect_stderr(words):
-        try:
-            train_and_ship(
-                read_experiment(Path(experiment)),
-                Path(run),
-                Path(card).parent,
-                threads,
-                command=f"karyon train {experiment}",
-                devices=max(gpus, 1),
-            )
-        except KaryonError as error:
-            print(error, file=words)
-            sys.exit(f"train: {error}")
+    with job_log(log, "train"):
+        train_and_ship(
+            read_experiment(Path(experiment)),
+            Path(run),
+            Path(card).parent,
+            threads,
+            command=f"karyon train {experiment}",
+            devices=max(gpus, 1),
+        )

@@ -1,0 +1,11 @@
+from karyon.study.score import score_matrix
+
+score_matrix(
+    folder=snakemake.params.folder,
+    radius_um=snakemake.params.radius_um,
+    threads=snakemake.threads,
+    matrix=snakemake.output.matrix,
+    curves=snakemake.output.curves,
+    origin=snakemake.output.origin,
+    log=snakemake.log[0],
+)
