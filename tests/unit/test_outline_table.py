@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import geopandas
 import jsonschema
 import numpy as np
 import pandas as pd
@@ -192,6 +193,15 @@ def test_file_says_that_it_is_geoparquet_and_where_it_came_from(nuclei: Path) ->
     column = geo["columns"]["geometry"]
     assert (column["encoding"], column["geometry_types"], column["crs"]) == ("WKB", ["Polygon"], None)
     assert column["covering"]["bbox"]["ymax"] == ["bbox", "ymax"]
+
+
+def test_geopandas_reads_the_whole_and_a_box(nuclei: Path) -> None:
+    whole = geopandas.read_parquet(nuclei)
+    assert (len(whole), whole.crs, whole.is_valid.all()) == (instances().max(), None, True)
+    assert whole.area.sum() == pytest.approx(whole["area_um2"].sum() / MPP**2, rel=1e-3)  # but for bridges
+    box = (100, 100, 300, 300)
+    expected = whole["nucleus_id"][whole.envelope.intersects(shapely.box(*box))]
+    assert geopandas.read_parquet(nuclei, bbox=box)["nucleus_id"].tolist() == expected.tolist()
 
 
 def test_windows_do_not_change_a_byte(tmp_path: Path, nuclei: Path) -> None:

@@ -150,7 +150,8 @@ class Pictures:
 
 def _what_was_run(facts: dict[str, Any], found: Findings) -> Iterator[str]:
     runs = pd.DataFrame(facts["runs"])
-    yield str(facts["study"]["question"])
+    if question := facts["study"].get("question"):
+        yield str(question)
     yield (
         f"Variants: {len(found.variants)}; seeds: {', '.join(str(seed) for seed in facts['seeds'])}; "
         f"models: {len(runs)}, each scored on the test groups {', '.join(found.test_groups)}."
