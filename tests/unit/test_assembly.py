@@ -75,6 +75,18 @@ def test_weighted_equals_the_sums_over_the_whole_slide() -> None:
     assert (expected[found == -1] == 0).all()
 
 
+@pytest.mark.parametrize("method", ["halo", "weighted"])
+def test_each_of_several_maps_is_joined_for_itself(method: str) -> None:
+    grid, layout = layout_of(300, 200, core=64, halo=32)  # the NB paper's patches of 128 at a stride of 64
+    tiles = every_tile(layout)
+    shape = (len(tiles), 3, layout.window, layout.window)
+    predictions = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+    alone = [joined(predictions[:, number], tiles, layout, grid, method) for number in range(3)]
+    ((rows, columns, block),) = assemble(stored(predictions), tiles, layout, grid, method)
+    assert (rows, columns) == (slice(0, 200), slice(0, 300))
+    np.testing.assert_array_equal(block, alone)
+
+
 def test_blocks_without_tiles_are_left_out() -> None:
     grid, layout = layout_of(3000, 2500, core=256, halo=16)
     side = block_side(layout)

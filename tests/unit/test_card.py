@@ -194,3 +194,21 @@ def test_weights_are_checked_without_building_the_network(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(KaryonError, match="not the weights of unet"):
         check_weights(folder, replace(card, sha256=file_sha256(weights)))
+
+
+@pytest.mark.parametrize(
+    ("maps", "method", "said"),
+    [
+        (["nucleus", "distance"], "watershed", "the network gives 1"),
+        (["nucleus"], "watershed", "watershed needs a map distance; maps are nucleus"),
+        (["nucleus"], "dilation", "dilation needs a map inside"),
+        (["inside:tumour"], "components", "components needs a map centre"),
+        (["centre"], "peak", "the decoding is 'peak'; expected one of components, peaks, dilation"),
+    ],
+)
+def test_maps_that_the_network_does_not_give_or_the_decoding_lacks_are_told(
+    folder: Path, maps: list[str], method: str, said: str
+) -> None:
+    edit_card(folder, maps=maps, decoding={"method": method, "threshold": 0.5})
+    with pytest.raises(KaryonError, match=said):
+        read_card(folder)

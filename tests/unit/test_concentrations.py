@@ -11,9 +11,10 @@ import spams
 import torch
 from PIL import Image
 
-from karyon.stain.concentrations import PENALTY, TorchConcentrations, angle_degrees, concentrations
+from karyon.stain.concentrations import PENALTY, angle_degrees, concentrations
 from karyon.stain.fit import reference_matrix
 from karyon.stain.optical_density import density_table, optical_density
+from karyon.stain.torch_concentrations import TorchConcentrations
 
 # Within 1e-5 of 1; amounts reach 5, of which float32 holds no more.
 NEAR = {"atol": 1e-5, "rtol": 1e-5}

@@ -17,13 +17,21 @@ import tifffile
 import zarr
 
 from karyon.io.slides import SlideFacts
+from karyon.models.card import Decoding, ModelCard
 from karyon.nuclei.components import Components
-from karyon.nuclei.export import ROWS_AT_ONCE, write_csv, write_geojson, write_mask
-from karyon.nuclei.table import nuclei_table
+from karyon.nuclei.export import write_csv, write_geojson, write_mask
+from karyon.nuclei.query import ROWS_AT_ONCE
+from karyon.nuclei.table import nuclei_table, write_nuclei
 from karyon.tiles.grid import Grid
 
 FACTS = SlideFacts(9000, 8000, 0.25, "metadata", ((9000, 8000),), 100, 40, "mirax")
 GRID = Grid(4500, 4000, scale=2.0, level=0, ratio=2.0)
+CARD = ModelCard("tiny", "unet", {}, "H-C", 0.5, 8, 2, "probability", Decoding("components", 0.5))
+
+
+def file_of(path: Path, table: pa.Table) -> Path:
+    write_nuclei(path, table, FACTS, CARD, "f")
+    return path
 
 
 def table_of(rows: int) -> pa.Table:
@@ -43,7 +51,8 @@ def read_geojson(path: Path) -> dict:
 
 def test_geojson_is_shifted_by_the_bounds_and_half_a_pixel(tmp_path: Path) -> None:
     found = Components(np.array([99.75]), np.array([24.75]), np.array([1]), np.array([51], np.uint8))
-    write_geojson(tmp_path / "n.geojson.gz", nuclei_table("s", found, GRID, FACTS), FACTS)
+    nuclei = file_of(tmp_path / "n.parquet", nuclei_table("s", found, GRID, FACTS))
+    write_geojson(tmp_path / "n.geojson.gz", nuclei)
     (feature,) = read_geojson(tmp_path / "n.geojson.gz")["features"]
     # Model 99.75 is level-0 centre 200, whose pixel reaches from 200 to 201 in QuPath; less bounds of 100.
     assert feature["geometry"] == {"type": "Point", "coordinates": [100.5, 10.5]}
@@ -54,7 +63,7 @@ def test_geojson_is_shifted_by_the_bounds_and_half_a_pixel(tmp_path: Path) -> No
 @pytest.mark.parametrize("rows", [0, 1, ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 1])
 def test_geojson_holds_every_nucleus_over_all_batches(tmp_path: Path, rows: int) -> None:
     table = table_of(rows)
-    write_geojson(tmp_path / "n.geojson.gz", table, FACTS)
+    write_geojson(tmp_path / "n.geojson.gz", file_of(tmp_path / "n.parquet", table))
     collection = read_geojson(tmp_path / "n.geojson.gz")
     assert collection["type"] == "FeatureCollection"
     features = collection["features"]
@@ -65,28 +74,29 @@ def test_geojson_holds_every_nucleus_over_all_batches(tmp_path: Path, rows: int)
 
 
 def test_geojson_is_read_by_a_geometry_library(tmp_path: Path) -> None:
-    write_geojson(tmp_path / "n.geojson.gz", table_of(25), FACTS)
+    write_geojson(tmp_path / "n.geojson.gz", file_of(tmp_path / "n.parquet", table_of(25)))
     shapes = shapely.from_geojson(gzip.decompress((tmp_path / "n.geojson.gz").read_bytes()))
     assert [shape.geom_type for shape in shapes.geoms] == ["Point"] * 25
 
 
 def test_csv_equals_the_table(tmp_path: Path) -> None:
     table = table_of(1000)
-    write_csv(tmp_path / "n.csv.gz", table)
+    write_csv(tmp_path / "n.csv.gz", file_of(tmp_path / "n.parquet", table))
     read = pd.read_csv(tmp_path / "n.csv.gz", dtype={"probability": np.float32})
     pd.testing.assert_frame_equal(read, table.to_pandas().astype({"slide_id": read["slide_id"].dtype}))
 
 
 def test_csv_without_nuclei_still_has_its_header(tmp_path: Path) -> None:
-    write_csv(tmp_path / "n.csv.gz", table_of(0))
+    write_csv(tmp_path / "n.csv.gz", file_of(tmp_path / "n.parquet", table_of(0)))
     assert pd.read_csv(tmp_path / "n.csv.gz").columns.tolist() == table_of(0).column_names
 
 
 def test_same_nuclei_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        write_csv(tmp_path / name / "n.csv.gz", table_of(500))
-        write_geojson(tmp_path / name / "n.geojson.gz", table_of(500), FACTS)
+        nuclei = file_of(tmp_path / name / "n.parquet", table_of(500))
+        write_csv(tmp_path / name / "n.csv.gz", nuclei)
+        write_geojson(tmp_path / name / "n.geojson.gz", nuclei)
         write_mask(tmp_path / name / "n.tif", random_map(600, 700), 90, GRID, 0.25)
     for file in ("n.csv.gz", "n.geojson.gz", "n.tif"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file

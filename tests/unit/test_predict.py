@@ -140,6 +140,25 @@ def test_outputs_are_scaled_to_bytes(output: str, expected: list[int]) -> None:
     assert [int(values[0, 0]) for values in maps] == expected
 
 
+class Three(nn.Module):
+    """Three logits from one channel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, 2 * x, 0 * x], dim=1)
+
+
+def test_several_maps_are_scaled_each_or_by_softmax() -> None:
+    tile = np.full((2, 2, 3), 255, np.uint8)  # logits 1, 2 and 0
+    for output, expected in {
+        "probability": [1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2)), 0.5],
+        "softmax": np.exp([1, 2, 0]) / np.exp([1, 2, 0]).sum(),
+    }.items():
+        for threads in (0, 2):
+            (found,) = Predictor(Three(), output, CPU, 2, threads).predict(iter([tile]), Red())
+            assert found.shape == (3, 2, 2)
+            assert found[:, 1, 0].tolist() == np.rint(255 * np.array(expected)).tolist()
+
+
 def test_batches_equal_the_network_applied_tile_by_tile() -> None:
     network = random_unet()
     tiles = list(np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8))

@@ -6,6 +6,7 @@ from karyon.bench.bounds import measure_bounds
 from karyon.bench.dag import measure_dag
 from karyon.bench.evaluation import measure_evaluation
 from karyon.bench.inference import measure_inference
+from karyon.bench.instances import measure_instances
 from karyon.bench.matching import measure_matching
 from karyon.bench.measurement import Bench
 from karyon.bench.memory import measure_memory
@@ -23,6 +24,11 @@ BENCHES = {
     ),
     "postprocess": Bench(
         "stitch and nuclei of a map full of nuclei; labelling against skimage", measure_postprocess, 40_000
+    ),
+    "instances": Bench(
+        "nuclei with outlines, figures and Parquet from the map of a slide; shapes against skimage",
+        measure_instances,
+        40_000,
     ),
     "pipeline": Bench("stage infer against the bare network", measure_pipeline, 10_000),
     "stain": Bench("stain concentrations against spams.lasso", measure_stain, 2_000),

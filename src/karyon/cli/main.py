@@ -10,11 +10,13 @@ from karyon import __version__
 from karyon.errors import KaryonError
 
 COMMANDS = (
+    "ask",
     "bench",
     "demo_slides",
     "doctor",
     "downsample",
     "evaluate",
+    "export",
     "link_profiles",
     "models",
     "plan",

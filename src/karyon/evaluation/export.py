@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import shapely
 
 from karyon.io.slides import SlideFacts
 from karyon.nuclei.export import Detection, write_detections
@@ -26,7 +27,7 @@ def write_matches_geojson(path: Path, table: pd.DataFrame, facts: SlideFacts) ->
         table: From ``match_table``; a missed nucleus is drawn where it is annotated.
         facts: The slide.
     """
-    write_detections(path, _detections(table), facts)
+    write_detections(path, _detections(table), (facts.bounds_x, facts.bounds_y))
 
 
 def _detections(table: pd.DataFrame) -> Iterator[Detection]:
@@ -34,4 +35,6 @@ def _detections(table: pd.DataFrame) -> Iterator[Detection]:
     for x, y, kind, distance, nucleus, annotation in columns.itertuples(index=False, name=None):
         name, colour = KINDS[kind]
         measured = {"distance um": distance} if kind == "TP" else {}
-        yield Detection(x, y, str(annotation if kind == "FN" else nucleus), name, colour, measured)
+        yield Detection(
+            shapely.Point(x, y), str(annotation if kind == "FN" else nucleus), name, colour, measured
+        )

@@ -38,8 +38,8 @@ class Predictor:
     other at every layer, and for whatever else the machine does. So a map does not depend on their number.
 
     Args:
-        network: In evaluation mode; gives logits ``(n, 1, h, w)``.
-        output: ``probability`` (sigmoid) or ``value`` (clipped to 0 to 1).
+        network: In evaluation mode; gives logits ``(n, c, h, w)``.
+        output: ``probability`` (sigmoid), ``softmax`` (over the maps) or ``value`` (clipped to 0 to 1).
         device: Where it runs.
         batch_size: Tiles at once; halved for good when the device's memory runs out.
         threads: Threads that take single tiles; 0 takes batches, in the caller's thread.
@@ -70,7 +70,7 @@ class Predictor:
             inputs: The slide's input layer.
 
         Yields:
-            uint8, ``(h, w)``: 255 times the output.
+            uint8, ``(h, w)``, of several maps ``(c, h, w)``: 255 times the output.
         """
         inputs = inputs.to(self.device)
         if self.threads:
@@ -103,9 +103,15 @@ class Predictor:
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         prepared = inputs(batch).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
-            result = self.network(prepared)[:, 0].float()
-        scaled = torch.sigmoid(result) if self.output == "probability" else result.clamp(0, 1)
-        return (scaled * 255).round().to(torch.uint8).cpu().numpy()
+            result = self.network(prepared)
+        result = (result[:, 0] if result.shape[1] == 1 else result).float()
+        return (self._scale(result) * 255).round().to(torch.uint8).cpu().numpy()
+
+    def _scale(self, result: torch.Tensor) -> torch.Tensor:
+        """What the network gives, from 0 to 1."""
+        if self.output == "softmax":
+            return torch.softmax(result, dim=1)
+        return torch.sigmoid(result) if self.output == "probability" else result.clamp(0, 1)
 
 
 def _batches(tiles: Iterator[np.ndarray], size: Callable[[], int]) -> Iterator[list[np.ndarray]]:

@@ -20,6 +20,14 @@ from karyon.stain.channels import INPUT_CHANNELS
 
 WEIGHTS, CARD = "model.safetensors", "card.yaml"
 SHIPPED = REPOSITORY / "resources" / "models"
+# The maps of a model that finds nuclei without their outlines.
+CENTRE = ("centre",)
+NEEDED_MAPS = {
+    "components": {"centre"},
+    "peaks": {"centre"},
+    "dilation": {"inside"},
+    "watershed": {"nucleus", "distance"},
+}
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,16 @@ class ModelCard:
     output: str
     decoding: Decoding
     peak: float = 1.0
-    maps: tuple[str, ...] = ("centre",)
+    maps: tuple[str, ...] = CENTRE
     target_stain: dict[str, list] | None = None
     sha256: str = ""
     training: dict[str, object] = field(default_factory=dict)
     metrics: dict[str, object] = field(default_factory=dict)
     licence: str = ""
+
+    def map_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the maps of an image: ``(h, w)`` of the map of centres, else ``(c, h, w)``."""
+        return (height, width) if self.maps == CENTRE else (len(self.maps), height, width)
 
     def inference(self) -> dict[str, object]:
         """The fields that the map of a slide depends on: for a stage's fingerprint."""
@@ -154,7 +166,25 @@ def read_card(folder: Path) -> ModelCard:
         )
     if card.input == "CN-H&E" and card.target_stain is None:
         raise KaryonError(f"{path}: the input CN-H&E needs target_stain: what colours are normalised to")
+    _check_maps(path, card)
     return card
+
+
+def _check_maps(path: Path, card: ModelCard) -> None:
+    """See that the network gives the maps, and that they can be decoded as the card says."""
+    given, method = card.arguments.get("out_channels", 1), card.decoding.method
+    if given != len(card.maps):
+        raise KaryonError(f"{path}: {len(card.maps)} maps, but the network gives {given} (out_channels)")
+    if method not in NEEDED_MAPS:
+        raise KaryonError(
+            f"{path}: the decoding is {show_value(method)}; expected one of {', '.join(NEEDED_MAPS)}"
+        )
+    missing = NEEDED_MAPS[method] - {name.split(":")[0] for name in card.maps}
+    if missing:
+        raise KaryonError(
+            f"{path}: the decoding {method} needs a map {' and '.join(sorted(missing))}; "
+            f"maps are {', '.join(card.maps)}"
+        )
 
 
 def check_weights(folder: Path, card: ModelCard) -> Path:

@@ -19,8 +19,12 @@ def map_threshold(decoding: Decoding, maximum: int) -> int:
     Returns:
         1 to 255.
     """
-    top = 255 if decoding.method == "components" else maximum
-    return min(255, max(1, math.ceil(decoding.threshold * top - 1e-9)))
+    return map_level(decoding.threshold, maximum if decoding.method == "peaks" else 255)
+
+
+def map_level(share: float, top: int = 255) -> int:
+    """The least value of a uint8 map that is at least ``share`` of ``top``: 1 to 255."""
+    return min(255, max(1, math.ceil(share * top - 1e-9)))
 
 
 def decode(values: Map2D, decoding: Decoding, maximum: int, model_mpp: float) -> Components:

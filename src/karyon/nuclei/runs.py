@@ -1,4 +1,4 @@
-"""Connected components of one block, by its rows' runs of pixels."""
+"""Connected components of one block, by its rows' runs of pixels (run-based two-scan labelling)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from numba import njit
 
 # Columns of the table of runs.
 ROW, START, STOP, PEAK = range(4)
+# Columns of the table of extents.
+TOP, LEFT, BOTTOM, RIGHT, FIRST = range(5)
 
 
 def label_block(values: np.ndarray, threshold: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -24,14 +26,19 @@ def label_block(values: np.ndarray, threshold: int) -> tuple[np.ndarray, tuple[n
         int64, ``(4, n)``: sum of x, sum of y, area and peak of every component; and, int64, the component
         of each pixel of the first row, last row, first column and last column, -1 where there is none.
     """
-    runs = _find_runs(np.ascontiguousarray(values), threshold)
-    component, count = _join_runs(runs)
+    runs = find_runs(np.ascontiguousarray(values), threshold)
+    component, count = join_runs(runs)
     return _measure(runs, component, count), _borders(runs, component, *values.shape)
 
 
 @njit(cache=True, nogil=True)
-def _find_runs(values: np.ndarray, threshold: int) -> np.ndarray:
-    """Every run, in reading order: int32, ``(n, 4)``."""
+def find_runs(values: np.ndarray, threshold: int) -> np.ndarray:
+    """Every run of pixels ``>= threshold``, in reading order: int32, ``(n, 4)``.
+
+    Args:
+        values: uint8, ``(h, w)``, contiguous.
+        threshold: 1 to 255.
+    """
     height, width = values.shape
     runs = np.empty((height * ((width + 1) // 2), 4), np.int32)  # pages that stay untouched cost nothing
     count = 0
@@ -51,8 +58,11 @@ def _find_runs(values: np.ndarray, threshold: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _join_runs(runs: np.ndarray) -> tuple[np.ndarray, int]:
-    """Component of every run, and their number, by union-find over runs that touch the row above."""
+def join_runs(runs: np.ndarray) -> tuple[np.ndarray, int]:
+    """Component of every run, and their number, by union-find over runs that touch the row above.
+
+    Components are numbered from 0 by their first run.
+    """
     parent = np.arange(len(runs))
     above = 0
     for here in range(len(runs)):
@@ -109,3 +119,23 @@ def _borders(runs: np.ndarray, component: np.ndarray, height: int, width: int) -
         if stop == width:
             last_column[row] = component[run]
     return first_row, last_row, first_column, last_column
+
+
+@njit(cache=True, nogil=True)
+def find_extents(runs: np.ndarray, component: np.ndarray, count: int) -> np.ndarray:
+    """Box of every component, and the column of its first pixel: int64, ``(count, 5)``."""
+    extents = np.full((count, 5), -1)
+    for run in range(len(runs)):
+        extent, start, stop = extents[component[run]], runs[run, START], runs[run, STOP]
+        if extent[TOP] < 0:
+            extent[TOP], extent[LEFT], extent[FIRST] = runs[run, ROW], start, start
+        extent[LEFT], extent[RIGHT] = min(extent[LEFT], start), max(extent[RIGHT], stop)
+        extent[BOTTOM] = runs[run, ROW] + 1
+    return extents
+
+
+@njit(cache=True, nogil=True)
+def paint_runs(runs: np.ndarray, numbers: np.ndarray, canvas: np.ndarray) -> None:
+    """Write each run's number into its pixels of ``canvas``."""
+    for run in range(len(runs)):
+        canvas[runs[run, ROW], runs[run, START] : runs[run, STOP]] = numbers[run]

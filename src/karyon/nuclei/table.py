@@ -42,27 +42,59 @@ def nuclei_table(slide_id: str, found: Components, grid: Grid, facts: SlideFacts
     Returns:
         Columns as in ``docs/outputs.md``.
     """
-    x, y = grid.to_level0(found.x), grid.to_level0(found.y)
-    number = len(x)
-    return pa.table(
-        {
-            "slide_id": pa.DictionaryArray.from_arrays(
-                pa.array(np.zeros(number, np.int32)), pa.array([slide_id])
-            ),
-            "nucleus_id": np.arange(1, number + 1),
-            "x": x,
-            "y": y,
-            "x_um": x * facts.mpp,
-            "y_um": y * facts.mpp,
-            "probability": (found.peak / np.float32(255)).astype(np.float32),
-        },
-        schema=SCHEMA,
-    )
+    probability = (found.peak / np.float32(255)).astype(np.float32)
+    return pa.table(common_columns(slide_id, 1, found.x, found.y, probability, grid, facts), schema=SCHEMA)
+
+
+def common_columns(
+    slide_id: str,
+    first_id: int,
+    x: np.ndarray,
+    y: np.ndarray,
+    probability: np.ndarray,
+    grid: Grid,
+    facts: SlideFacts,
+) -> dict[str, pa.Array | np.ndarray]:
+    """The columns of ``SCHEMA``, which nuclei have with and without outlines.
+
+    Args:
+        slide_id: From the sheet.
+        first_id: Of the first row; the others follow.
+        x: Centroids in model pixels, ``(n,)``.
+        y: As ``x``.
+        probability: 0 to 1, ``(n,)``.
+        grid: The model grid.
+        facts: The slide.
+    """
+    number, x, y = len(x), grid.to_level0(x), grid.to_level0(y)
+    return {
+        "slide_id": pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(number, np.int32)), pa.array([slide_id])
+        ),
+        "nucleus_id": np.arange(first_id, first_id + number),
+        "x": x,
+        "y": y,
+        "x_um": x * facts.mpp,
+        "y_um": y * facts.mpp,
+        "probability": probability,
+    }
 
 
 def write_nuclei(path: Path, table: pa.Table, facts: SlideFacts, card: ModelCard, fingerprint: str) -> None:
     """Write the table with what it came from in the file's metadata; same input, same bytes."""
-    metadata = {
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata(origin_metadata(facts, card, fingerprint)),
+            temporary,
+            row_group_size=ROWS_AT_ONCE,
+            use_dictionary=["slide_id"],  # positions do not repeat
+            compression="zstd",
+        )
+
+
+def origin_metadata(facts: SlideFacts, card: ModelCard, fingerprint: str) -> dict[str, str]:
+    """What a file of nuclei says of where it came from."""
+    return {
         "karyon_version": __version__,
         "model": card.name,
         "model_sha256": card.sha256,
@@ -71,11 +103,3 @@ def write_nuclei(path: Path, table: pa.Table, facts: SlideFacts, card: ModelCard
         "bounds_y": str(facts.bounds_y),
         "fingerprint": fingerprint,
     }
-    with atomic_path(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
-            temporary,
-            row_group_size=ROWS_AT_ONCE,
-            use_dictionary=["slide_id"],  # positions do not repeat
-            compression="zstd",
-        )

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from karyon.stain.channels import INPUT_CHANNELS
-from karyon.stain.concentrations import TorchConcentrations
 from karyon.stain.fit import StainFit
+from karyon.stain.torch_concentrations import TorchConcentrations
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Join tile predictions to one slide-level map, block by block."""
+"""Join tile predictions to slide-level maps, block by block."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ def block_side(layout: TileLayout) -> int:
 def assemble(
     predictions: Predictions | zarr.Array, tiles: np.ndarray, layout: TileLayout, grid: Grid, method: str
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """The blocks of the slide-level map, row by row; blocks without tiles are left out.
+    """The blocks of the slide-level maps, row by row; blocks without tiles are left out.
 
     ``halo`` crops each tile to its core. ``weighted`` blends overlapping tiles,
     ``P = sum(W p) / sum(W)`` with ``W = D_e / (D_c + D_e)``, where ``D_e`` is a pixel's distance to
-    its tile's edge and ``D_c`` to its centre (NB paper, seamless patch assembly; METHODS section 4).
+    its tile's edge and ``D_c`` to its centre (NB paper, section II-C.4), the same for all maps. The paper's
+    patches of 128 at a stride of 64 are tiles with a core of 64 and a halo of 32.
 
     Args:
-        predictions: uint8, ``(n, window, window)``.
+        predictions: uint8, ``(n, window, window)``, or of several maps ``(n, c, window, window)``.
         tiles: ``(n, 2)`` or more columns: row and column of each tile.
         layout: The tiles.
         grid: The model grid.
         method: ``halo`` or ``weighted``.
 
     Yields:
-        Rows, columns and uint8 values of a block.
+        Rows, columns and values of a block: uint8, ``(h, w)`` or ``(c, h, w)``.
     """
     index = {(int(row), int(column)): number for number, (row, column) in enumerate(tiles[:, :2])}
 
@@ -59,7 +60,7 @@ def assemble(
             near = [index[key] for key in _tiles_near(layout, rows, columns, reach) if key in index]
             if near:
                 parts = _parts(near, tile, tiles, layout, rows, columns, reach)
-                shape = rows.stop - rows.start, columns.stop - columns.start
+                shape = (*predictions.shape[1:-2], rows.stop - rows.start, columns.stop - columns.start)
                 yield rows, columns, _crop(parts, shape) if weight is None else _blend(parts, shape, weight)
 
 
@@ -86,21 +87,21 @@ def _parts(  # type: ignore[no-untyped-def]
         yield tile(number), source, place
 
 
-def _crop(parts: Iterator[tuple[np.ndarray, Box, Box]], shape: tuple[int, int]) -> np.ndarray:
+def _crop(parts: Iterator[tuple[np.ndarray, Box, Box]], shape: tuple[int, ...]) -> np.ndarray:
     """Cores side by side: they meet and do not overlap."""
     block = np.zeros(shape, np.uint8)
     for values, source, place in parts:
-        block[place] = values[source]
+        block[..., *place] = values[..., *source]
     return block
 
 
 def _blend(
-    parts: Iterator[tuple[np.ndarray, Box, Box]], shape: tuple[int, int], weight: np.ndarray
+    parts: Iterator[tuple[np.ndarray, Box, Box]], shape: tuple[int, ...], weight: np.ndarray
 ) -> np.ndarray:
     """Weighted mean of overlapping tiles."""
-    total, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    total, weights = np.zeros(shape, np.float32), np.zeros(shape[-2:], np.float32)
     for values, source, place in parts:
-        total[place] += weight[source] * values[source]
+        total[..., *place] += weight[source] * values[..., *source]
         weights[place] += weight[source]
     return np.rint(total / np.maximum(weights, 1e-12)).astype(np.uint8)
 

@@ -63,15 +63,19 @@ class Predictions:
     """Tile predictions of one or more stores, as if they were one array.
 
     Args:
-        arrays: uint8, ``(n, window, window)`` each.
+        arrays: uint8, ``(n, window, window)`` each, or ``(n, c, window, window)``.
+
+    Attributes:
+        shape: Of all of them together.
     """
 
     def __init__(self, arrays: Sequence[zarr.Array]) -> None:
         self._arrays = arrays
         self._starts = np.cumsum([0, *(array.shape[0] for array in arrays)])
+        self.shape = (int(self._starts[-1]), *arrays[0].shape[1:])
 
     def __getitem__(self, number: int) -> np.ndarray:
-        """The prediction of a tile, ``(window, window)``."""
+        """The prediction of a tile, ``(window, window)`` or ``(c, window, window)``."""
         part = int(np.searchsorted(self._starts, number, side="right")) - 1
         return np.asarray(self._arrays[part][number - int(self._starts[part])])
 

@@ -60,7 +60,9 @@ def infer_slide(task: SlideTask) -> StageResult:
     loss = _Loss(task.row.path, len(tiles) * (layout.window * grid.scale) ** 2, tissue.facts)
     with create_store(task.files.tiles_of(part), attributes) as store:
         maps = predictor.predict(loss.watch(images), inputs)
-        _write_maps(store, maps, len(tiles), layout.window, task.row.slide_id)
+        _write_maps(
+            store, maps, (len(tiles), *card.map_shape(layout.window, layout.window)), task.row.slide_id
+        )
     seconds = time.perf_counter() - start
     scanned = len(tiles) * (layout.core * grid.scale) ** 2 / 1e9
     return StageResult(
@@ -122,12 +124,12 @@ class _Loss:
             yield image
 
 
-def _write_maps(store: zarr.Group, maps: Iterator[np.ndarray], tiles: int, window: int, name: str) -> None:
+def _write_maps(store: zarr.Group, maps: Iterator[np.ndarray], shape: tuple[int, ...], name: str) -> None:
     """Write predictions as they come."""
-    predictions = create_array(store, "predictions", (tiles, window, window), (1, window, window))
-    bar = tqdm(maps, total=tiles, desc=name, unit="tile", disable=None, mininterval=1, file=sys.stderr)
+    predictions = create_array(store, "predictions", shape, (1, *shape[1:]))
+    bar = tqdm(maps, total=shape[0], desc=name, unit="tile", disable=None, mininterval=1, file=sys.stderr)
     for number, values in enumerate(bar):
-        predictions[number] = values
+        predictions[number] = values.reshape(shape[1:])
 
 
 @lru_cache(maxsize=1)

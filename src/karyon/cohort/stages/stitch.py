@@ -13,7 +13,7 @@ from karyon.tiles.store import create_array, create_store, join_parts, open_stor
 
 
 def stitch_slide(task: SlideTask) -> StageResult:
-    """Join a slide's tiles, block by block; what lies outside tissue becomes 0.
+    """Join a slide's tiles, block by block, each map for itself; what lies outside tissue becomes 0.
 
     Tiles reach beyond the tissue by as much as their size; clearing that makes the map the same for
     every tile size.
@@ -26,11 +26,12 @@ def stitch_slide(task: SlideTask) -> StageResult:
         sources = [stack.enter_context(open_store(task.files.tiles_of(part))) for part in task.parts]
         grid, layout, tiles, predictions = join_parts(sources)
         target = stack.enter_context(create_store(task.files.map, {"grid": asdict(grid)}))
-        side = block_side(layout)
-        values = create_array(target, "map", (grid.height, grid.width), (side, side))
+        side, maps = block_side(layout), predictions.shape[1:-2]
+        chunks = (*(1 for _ in maps), side, side)
+        values = create_array(target, "map", (*maps, grid.height, grid.width), chunks)
         for rows, columns, block in assemble(predictions, tiles, layout, grid, task.settings["assembly"]):
             block *= mask_window(tissue.mask, tissue.mask_grid, grid, columns, rows)
-            values[rows, columns] = block
+            values[..., rows, columns] = block
             maximum = max(maximum, int(block.max()))
         create_array(target, "maximum", (1,), (1,))[:] = maximum
     return StageResult(

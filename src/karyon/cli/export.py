@@ -1,0 +1,86 @@
+"""`karyon export`: nuclei of a cohort's slides, or of a region, for other tools."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+NAME = "export"
+HELP = "Write nuclei for other tools: GeoJSON for QuPath, CSV, or GeoParquet; of whole slides or a region."
+SUFFIXES = {"geojson": ".geojson.gz", "csv": ".csv.gz", "parquet": ".parquet"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("cohort", type=Path, help="results/<cohort>")
+    parser.add_argument("--format", required=True, choices=SUFFIXES, help="what to write, a file per slide")
+    parser.add_argument("--slide", nargs="+", metavar="ID", help="only these slides (default: all)")
+    region = parser.add_mutually_exclusive_group()
+    region.add_argument(
+        "--bbox",
+        nargs=4,
+        type=float,
+        metavar=("X0", "Y0", "X1", "Y1"),
+        help="only nuclei with their centroid in this box, in level-0 pixels of the whole image",
+    )
+    region.add_argument(
+        "--region",
+        type=Path,
+        metavar="FILE.geojson",
+        help="only nuclei with their centroid in these areas, as QuPath exports them",
+    )
+    parser.add_argument("--output", type=Path, help="folder to write to (default: <cohort>/export)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the files and print where they are.
+
+    Raises:
+        KaryonError: A slide has no table of nuclei, or a region is asked of several slides.
+    """
+    from karyon.nuclei.export import write_csv, write_geojson, write_parquet
+
+    write = {"geojson": write_geojson, "csv": write_csv, "parquet": write_parquet}[args.format]
+    tables = _tables(args)
+    region = _region(args, tables)
+    for table in tables:
+        path = (args.output or args.cohort / "export") / (table.stem + SUFFIXES[args.format])
+        write(path, table, region)
+        print(path)
+    return 0
+
+
+def _tables(args: argparse.Namespace) -> list[Path]:
+    """The nuclei tables of the slides that are wanted."""
+    from karyon.errors import KaryonError
+
+    folder = args.cohort / "nuclei"
+    there = {path.stem: path for path in sorted(folder.glob("[!.]*.parquet"))}
+    if not there:
+        raise KaryonError(f"{folder}: no tables of nuclei; run the workflow for this cohort first")
+    unknown = [slide for slide in args.slide or [] if slide not in there]
+    if unknown:
+        some = ", ".join(list(there)[:5])
+        raise KaryonError(f"--slide {unknown[0]}: no {folder / unknown[0]}.parquet; there are {some} ...")
+    return [there[slide] for slide in args.slide] if args.slide else list(there.values())
+
+
+def _region(args: argparse.Namespace, tables: list[Path]) -> BaseGeometry | None:
+    """The area asked for, in level-0 pixels of the one slide that it is meant for."""
+    import shapely
+
+    from karyon.errors import KaryonError
+    from karyon.io.annotations.outlines import read_geojson_outlines
+    from karyon.nuclei.export import from_qupath
+
+    if not (args.bbox or args.region):
+        return None
+    if len(tables) > 1:
+        raise KaryonError(f"a region is of one slide, {len(tables)} are asked for; name one with --slide")
+    if args.bbox:
+        return shapely.box(*args.bbox)
+    return from_qupath(shapely.union_all(read_geojson_outlines(args.region).areas), tables[0])
