@@ -14,7 +14,8 @@ from karyon.io.schemas import REPOSITORY
 from karyon.training.augmentation import Augmentation
 from karyon.training.experiment import Dataset, Experiment, Optimiser, Schedule, Start, read_experiment
 
-PRESETS = sorted((REPOSITORY / "config" / "experiments").glob("*.yaml"))
+FILES = sorted((REPOSITORY / "config" / "experiments").glob("*.yaml"))
+PRESETS = [path for path in FILES if "study" not in yaml.safe_load(path.read_text())]
 CONTENT: dict[str, Any] = {
     "name": "tiny",
     "datasets": [

@@ -105,10 +105,11 @@ def smooth(random: np.random.Generator, shape: tuple[int, ...], blur: float) -> 
 
 @st.composite
 def stacks(draw: st.DrawFn) -> np.ndarray:
-    """Two maps of one size, from noise to a few objects that wind through the whole."""
+    """Two maps of one size, from noise to a few objects that wind through the whole, some with plateaus."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shape = (2, draw(st.integers(1, 60)), draw(st.integers(1, 60)))
-    return smooth(random, shape, draw(st.sampled_from([0.0, 0.8, 1.5, 3.0])))
+    step = draw(st.sampled_from([1, 16, 48]))
+    return smooth(random, shape, draw(st.sampled_from([0.0, 0.8, 1.5, 3.0]))) // step * step
 
 
 NUCLEUS = ("nucleus", "distance")

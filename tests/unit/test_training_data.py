@@ -135,8 +135,8 @@ def test_every_kind_of_annotation_gives_centres_and_target(
     )
     # A centre stands for a disc of 3 um, which is 6 pixels in radius, as the areas are.
     settings = experiment(target_arguments={"diameter_um": 3.0}, mpp=0.5)
-    image = load_image(read_sheet(path).iloc[0], settings, 3)
-    assert (image.image_id, image.patient, image.dataset, image.mpp) == ("image_TD", "patient_TD", 3, 0.25)
+    image = load_image(read_sheet(path).iloc[0], settings, 0)
+    assert (image.image_id, image.patient, image.dataset, image.mpp) == ("image_TD", "patient_TD", 0, 0.25)
     np.testing.assert_allclose(image.truth, CENTRES, atol=0.3)
     np.testing.assert_allclose(image.points, (image.truth + 0.5) / 2 - 0.5)
     assert (image.target.dtype, image.target.shape) == (torch.float32, (48, 64))

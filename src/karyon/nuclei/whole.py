@@ -94,7 +94,7 @@ def whole_components(mask: Mask, shape: tuple[int, int], block: int) -> Iterator
             extents = find_extents(runs, component, count)
             extents += np.array([*window[:2], *window[:2], window.left])
             home = _first_window(extents, shape, block, margin)
-            chosen = (home == (top, left)).all(axis=1) & _ends_within(extents, window, shape)
+            chosen = (home == (top, left)).all(axis=1)  # no piece that goes on beyond the window
             if chosen.any():
                 yield window, _paint(runs, chosen[component], window.shape, np.uint8)
             pieces.add(core, window, _paint(runs, component + 1, window.shape, np.int32), extents)
@@ -117,16 +117,6 @@ def _paint(runs: np.ndarray, numbers: np.ndarray, shape: tuple[int, int], kind: 
     canvas: np.ndarray = np.zeros(shape, kind)
     paint_runs(runs, numbers.astype(kind), canvas)
     return canvas
-
-
-def _ends_within(extents: np.ndarray, window: Box, shape: tuple[int, int]) -> np.ndarray:
-    """Which components do not reach the border of the window, the map's own border aside."""
-    return (
-        ((extents[:, TOP] > window.top) | (window.top == 0))
-        & ((extents[:, LEFT] > window.left) | (window.left == 0))
-        & ((extents[:, BOTTOM] < window.bottom) | (window.bottom == shape[0]))
-        & ((extents[:, RIGHT] < window.right) | (window.right == shape[1]))
-    )
 
 
 def _first_window(extents: np.ndarray, shape: tuple[int, int], block: int, margin: int) -> np.ndarray:
