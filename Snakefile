@@ -21,6 +21,7 @@ if "experiments" in config:
 
 elif "study" in config:
 
+    include: "workflow/rules/study_common.smk"
     include: "workflow/rules/study.smk"
 
     rule matrix:

@@ -96,6 +96,13 @@ def test_killed_in_mid_study_and_from_scratch_the_matrix_is_the_same(
 
 
 @pytest.mark.slow
+def test_snakemake_finds_no_fault_with_the_rules_of_a_study(fields: pd.DataFrame, tmp_path: Path) -> None:
+    workflow = new_study(tmp_path / "work", fields, organs=1)
+    result = workflow.run("--lint")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
 def test_a_mistake_in_a_study_is_told_before_anything_runs(fields: pd.DataFrame, tmp_path: Path) -> None:
     workflow = new_study(tmp_path / "work", fields, organs=1)
     content = yaml.safe_load((workflow.folder / "settings.yaml").read_text())

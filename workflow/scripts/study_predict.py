@@ -5,7 +5,6 @@ predict_tests(
     sheets=snakemake.input.tests,
     stains=snakemake.params.stains,
     radius_um=snakemake.params.radius_um,
-    folder=snakemake.params.folder,
     manifest=snakemake.output[0],
     threads=snakemake.threads,
     gpus=snakemake.resources.get("gpu", 0),

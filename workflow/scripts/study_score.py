@@ -1,7 +1,7 @@
 from karyon.study.score import score_matrix
 
 score_matrix(
-    folder=snakemake.params.folder,
+    plan=snakemake.input.plan,
     radius_um=snakemake.params.radius_um,
     threads=snakemake.threads,
     matrix=snakemake.output.matrix,

@@ -27,8 +27,8 @@ NETWORKS = {
 DRY_RUN = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--configfile", "study.yaml"]
 SCORE = """
 from karyon.study.score import score_matrix
-folder = "results/studies/bench"
-score_matrix(folder, 4.0, 2, "matrix.parquet", "curves.parquet", "provenance.json", "score.log")
+plan = "results/studies/bench/plan/plan.json"
+score_matrix(plan, 4.0, 2, "matrix.parquet", "curves.parquet", "provenance.json", "score.log")
 """
 
 

@@ -41,7 +41,6 @@ def predict_tests(
     sheets: Sequence[str],
     stains: str,
     radius_um: float,
-    folder: str,
     manifest: str,
     threads: int,
     gpus: int,
@@ -54,9 +53,9 @@ def predict_tests(
         sheets: ``<group>.tsv`` of each group: its test images.
         stains: Folder of the images' stain fits.
         radius_um: Of matches, for the curves.
-        folder: Gets ``<group>.parquet`` with detections and annotations and ``<group>.curve.parquet``.
-        manifest: A row per group: ``group``, ``model_sha256``, ``threshold``, ``images``, ``megapixels``,
-            ``seconds``, ``device`` and what the files were made of.
+        manifest: ``<run>.parquet``, a row per group: ``group``, ``model_sha256``, ``threshold``, ``images``,
+            ``megapixels``, ``seconds``, ``device`` and what the group's files were made of. These are beside
+            it in ``<run>/``: ``<group>.parquet`` with detections and annotations, ``<group>.curve.parquet``.
         threads: CPU threads.
         gpus: 0 computes on the CPU.
         log: File for what is said.
@@ -65,7 +64,8 @@ def predict_tests(
         SystemExit: The model or an image is not usable; the message is for the user.
     """
     with job_log(log, "predict"):
-        rows = list(_predict_groups(model, sheets, stains, radius_um, Path(folder), threads, gpus))
+        folder = Path(manifest).with_suffix("")
+        rows = list(_predict_groups(model, sheets, stains, radius_um, folder, threads, gpus))
         with atomic_path(Path(manifest)) as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False)
 

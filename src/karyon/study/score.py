@@ -39,12 +39,12 @@ MATRIX_COLUMNS = (
 
 
 def score_matrix(
-    folder: str, radius_um: float, threads: int, matrix: str, curves: str, origin: str, log: str
+    plan: str, radius_um: float, threads: int, matrix: str, curves: str, origin: str, log: str
 ) -> None:
     """Match the detections of all models with the annotations, image by image.
 
     Args:
-        folder: The study's folder, with its plan and predictions.
+        plan: The study's ``plan/plan.json``; the models' predictions lie beside ``plan/``.
         radius_um: Detections at most this far from an annotation may match it.
         threads: CPU threads.
         matrix: Gets a row per run and test image, with ``MATRIX_COLUMNS``.
@@ -52,21 +52,20 @@ def score_matrix(
         origin: Gets :func:`karyon.study.provenance.provenance`, as JSON.
         log: File for what is said.
     """
-    study = read_planned(Path(folder))
-    tests = {group: _read_test(Path(folder), group) for group in study.groups}
+    folder = Path(plan).parents[1]
+    study = read_planned(folder)
+    tests = {group: _read_test(folder, group) for group in study.groups}
     cells = [(run, group) for run in study.runs for group in study.groups]
     with job_log(log, "score"), ThreadPoolExecutor(threads) as pool:
         start = time.perf_counter()
-        rows = list(
-            pool.map(lambda cell: _score_cell(Path(folder), cell[0], cell[1], tests, radius_um), cells)
-        )
+        rows = list(pool.map(lambda cell: _score_cell(folder, cell[0], cell[1], tests, radius_um), cells))
         table = pd.DataFrame([row for cell in rows for row in cell], columns=list(MATRIX_COLUMNS))
-        pooled = pd.concat([_curve(Path(folder), *cell) for cell in cells], ignore_index=True)
+        pooled = pd.concat([_curve(folder, *cell) for cell in cells], ignore_index=True)
         for path, frame in ((matrix, table), (curves, pooled)):
             with atomic_path(Path(path)) as temporary:
                 frame.to_parquet(temporary, index=False)
         with atomic_path(Path(origin)) as temporary:
-            temporary.write_text(json.dumps(provenance(study, Path(folder)), indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(provenance(study, folder), indent=1), encoding="utf-8")
         seconds = time.perf_counter() - start
         print(f"{len(cells)} cells, {len(table)} images in {seconds:.1f} s", file=sys.stderr)
 
