@@ -42,7 +42,7 @@ def image(name: str, dataset: int, height: int, width: int, channels: int = 2) -
         patient=name,
         dataset=dataset,
         inputs=torch.from_numpy(random.random((channels, height, width), np.float32)),
-        target=torch.from_numpy((random.random((height, width)) > 0.7).astype(np.float32)),
+        target=torch.from_numpy((random.random((1, height, width)) > 0.7).astype(np.float32)),
         points=np.zeros((0, 2)),
         grid=Grid(width, height, 1.0, 0, 1.0),
         mpp=0.5,
@@ -124,12 +124,27 @@ def test_masks_stay_masks_and_continuous_targets_are_not_made_binary(images: lis
     assert torch.equal((values > 0.5).float(), mask)
 
 
+def test_several_maps_of_a_target_move_together(images: list[TrainingImage]) -> None:
+    # The second map is the first one's rest, as far as the image goes: so it stays, whatever the geometry.
+    several = [replace(one, target=torch.cat([one.target, 1 - one.target, one.target])) for one in images]
+    outlines = {"target": "inside_boundary", "loss": "patch_weighted", "decoding": "dilation"}
+    inside, boundary, background = draw_batch(several, replace(EXPERIMENT, **outlines), step=1).target.unbind(
+        1
+    )
+    assert torch.equal(inside + boundary + background, torch.ones_like(inside))
+    (mask,) = draw_batch(images, EXPERIMENT, step=1).target.unbind(1)
+    rest = [replace(one, target=1 - one.target) for one in images]
+    (other,) = draw_batch(rest, EXPERIMENT, step=1).target.unbind(1)
+    assert torch.equal(boundary, other)
+    assert bool((inside[mask == 1] == 1).all())
+
+
 def test_a_crop_shows_its_own_image_where_its_geometry_says(images: list[TrainingImage]) -> None:
     batch = draw_batch(images, replace(EXPERIMENT, augmentation=STILL, batch=12), step=2)
     sources = batch.geometry.sources().numpy()
     for k, number in enumerate(batch.chosen):
         assert batch.image_ids[k] == images[number].image_id
-        height, width = images[number].target.shape
+        height, width = images[number].inputs.shape[1:]
         x, y = sources[k]
         inside = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
         left, top = np.floor(x[inside]).astype(int), np.floor(y[inside]).astype(int)

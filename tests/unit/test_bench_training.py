@@ -40,7 +40,7 @@ def test_drawn_image_is_dark_where_its_nuclei_and_their_target_are() -> None:
     # One nucleus in each cell of 40 px.
     cells = {tuple(cell) for cell in (image.truth // 40).astype(int)}
     assert len(image.truth) == len(cells) == 25
-    core = image.target.numpy() > 0
+    core = image.target[0].numpy() > 0
     labels, count = ndimage.label(core)
     assert count == 25
     found = np.array(ndimage.center_of_mass(core, labels, range(1, 26)))[:, ::-1]

@@ -18,8 +18,9 @@ from karyon.models.registry import build
 from karyon.nuclei.decode import decode
 from karyon.tiles.grid import Grid
 from karyon.training.data import TrainingImage
-from karyon.training.decoding_choice import DISTANCES_UM, SHARES, choose_decoding, predict_map
+from karyon.training.decoding_choice import DISTANCES_UM, SHARES, choose_decoding
 from karyon.training.experiment import Dataset, Experiment, Optimiser, Schedule
+from karyon.training.prediction import predict_maps
 
 EXPERIMENT = Experiment(
     name="none",
@@ -50,7 +51,7 @@ def image_of(inputs: np.ndarray) -> TrainingImage:
         patient="one",
         dataset=0,
         inputs=torch.from_numpy(inputs.astype(np.float32)),
-        target=torch.zeros(height, width),
+        target=torch.zeros(1, height, width),
         points=NUCLEI.astype(float),
         grid=Grid(width, height, 1.0, 0, 1.0),
         mpp=0.5,
@@ -133,7 +134,7 @@ def test_score_of_the_choice_is_what_the_slide_workflow_finds() -> None:
     values = (values - values.min()) / np.ptp(values) * PEAKS.peak
     image = image_of(np.stack([values, values]))
     decoding, score = choose_decoding(Passing(), [image], PEAKS)
-    stored = predict_map(Passing(), image, PEAKS)
+    stored = predict_maps(Passing(), image, PEAKS)[0]
     best = {}
     for share, distance in product(SHARES, DISTANCES_UM):
         rule = Decoding("peaks", share, distance_um=distance)
@@ -164,7 +165,7 @@ def test_map_of_an_image_is_its_part_of_a_map_with_much_glass_around() -> None:
     # Sides that the stride of 4 does not divide.
     stains = np.random.default_rng(1).random((2, 61, 58))
     image = image_of(stains)
-    found = predict_map(network, image, EXPERIMENT)
+    found = predict_maps(network, image, EXPERIMENT)[0]
     glass = torch.zeros(1, 1, 240, 240)
     glass[0, 0, 80 : 80 + 61, 80 : 80 + 58] = image.inputs[0]
     with torch.inference_mode():
@@ -176,5 +177,5 @@ def test_map_of_an_image_is_its_part_of_a_map_with_much_glass_around() -> None:
 
 def test_values_are_mapped_over_their_peak_and_clipped() -> None:
     values = np.array([[-1.0, 0.0, 1.0, 2.5, 5.0, 7.0]])
-    found = predict_map(Passing(), image_of(np.stack([values, values])), PEAKS)
+    found = predict_maps(Passing(), image_of(np.stack([values, values])), PEAKS)[0]
     assert found.tolist() == [[0, 0, 51, 128, 255, 255]]

@@ -97,12 +97,18 @@ def test_file_is_read_with_defaults_for_what_it_leaves_out(tmp_path: Path) -> No
 def test_output_peak_and_channels_follow_from_loss_target_and_input(tmp_path: Path) -> None:
     regression = read(tmp_path, CONTENT)
     assert (regression.output, regression.peak) == ("value", 4.0)
-    assert regression.network_arguments == {"in_channels": 2, "width": 4, "depth": 2}
+    assert regression.network_arguments == {"in_channels": 2, "out_channels": 1, "width": 4, "depth": 2}
     assert read(tmp_path, changed(target_arguments=None)).peak == 5.0  # the paper's factor
     masks = changed(target="shrunken_mask", target_arguments={"share": 0.3}, loss="dice", input="RGB")
     classification = read(tmp_path, masks)
     assert (classification.output, classification.peak) == ("probability", 1.0)
     assert classification.network_arguments["in_channels"] == 3
+    assert (classification.maps, classification.finds_outlines) == (("centre",), False)
+    classes = {"target": "inside_boundary", "loss": "patch_weighted", "decoding": "dilation"}
+    outlines = read(tmp_path, changed(target_arguments=None, **classes))
+    assert (outlines.output, outlines.maps) == ("softmax", ("inside", "boundary", "background"))
+    assert outlines.network_arguments["out_channels"] == 3
+    assert outlines.finds_outlines
 
 
 def test_data_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +150,12 @@ def test_data_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
         ({"loss": "dise"}, r"loss is an unknown name, 'dise' \(did you mean 'dice'\?\)"),
         ({"arguments": {"widht": 4}}, r"arguments\.widht is an unknown key \(did you mean 'width'\?\)"),
         ({"arguments": {"in_channels": 4}}, r"arguments\.in_channels is an unknown key"),
+        ({"arguments": {"out_channels": 4}}, r"arguments\.out_channels is an unknown key"),
+        (
+            {"decoding": "watershed"},
+            "decoding is watershed, .* maps of the target proximity_map; expected components or peaks",
+        ),
+        ({"loss": "nucleus_distance"}, "which nucleus_distance does not take: outputs have shape"),
         ({"target_arguments": {"share": 0.25}}, r"target_arguments\.share is an unknown key"),
         (
             {"loss": "dice", "loss_arguments": {"tau": 1}},
@@ -213,6 +225,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_presets_are_those_that_are_promised() -> None:
     promised = {"switch_unet", "switch_segnet", "switch_vgg_unet", "switch_gcn", "micronet", "karyon_default"}
+    promised |= {"karyon_outline", "nb"}
     assert promised <= {path.stem for path in PRESETS}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +19,8 @@ from karyon.training.losses import (
     dice_loss,
     focal_loss,
     inverted_dice_loss,
+    nucleus_distance_loss,
+    patch_weighted_loss,
     switching_loss,
     weighted_mse_loss,
 )
@@ -30,17 +33,26 @@ CROSS_ENTROPY = 0.3669846
 DICE = 0.1875  # 1 - (2 * 0.8 + 1) / (1.2 + 1 + 1) = 1 - 2.6 / 3.2
 INVERTED = 3 / 14  # 1 - (2 * 0.6 + 1) / (0.8 + 1 + 1) = 1 - 2.2 / 2.8
 
+# How many maps a loss is of, where it is not one.
+MAPS = {"nucleus_distance": 2, "patch_weighted": 3}
 ON_LOGITS = sorted(set(LOSSES) - {"weighted_mse"})
 # These cost the same after nuclei and background have changed places.
 EVEN_HANDED = ["bce", "bce_dice_inverted", "focal"]
 
 
-def random_batch(seed: int = 0, images: int = 2, side: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and a binary truth a third of it foreground, float64, ``(images, 1, side, side)``."""
+def random_batch(
+    seed: int = 0, images: int = 2, side: int = 4, name: str = "bce"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and a binary truth a third of it foreground, float64, ``(images, maps, side, side)``.
+
+    Of the three classes of ``patch_weighted`` one is true at each pixel.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shape = (images, 1, side, side)
+    shape = (images, MAPS.get(name, 1), side, side)
     logits = 2 * torch.randn(shape, dtype=torch.float64, generator=generator)
-    return logits, (torch.rand(shape, generator=generator) > 0.65).double()
+    chance = torch.rand(shape, generator=generator)
+    truth = chance == chance.amax(dim=1, keepdim=True) if name == "patch_weighted" else chance > 0.65
+    return logits, truth.double()
 
 
 @pytest.mark.parametrize(
@@ -158,9 +170,29 @@ def test_scale_of_the_map_enters_the_weighted_error_by_its_cube() -> None:
     assert float(weighted_mse_loss(5 * O, 5 * Y)) == pytest.approx(125 * float(weighted_mse_loss(O, Y)))
 
 
+def test_nucleus_and_distance_of_two_pixels() -> None:
+    # Of the distance, whose truth is 0.5 and 0.25: -(0.5 ln 0.8 + 0.5 ln 0.2 + 0.25 ln 0.4 + 0.75 ln 0.6) / 2
+    truth = torch.stack([G[0], torch.tensor([0.5, 0.25])])[None, :, None]
+    loss = nucleus_distance_loss(X.expand(1, 2, 1, 2), truth)
+    assert float(loss) == pytest.approx(CROSS_ENTROPY + DICE + 0.7642413, rel=1e-6)
+
+
+def test_middle_of_a_crop_counts_most() -> None:
+    # D_e is 1.5 in the middle and else 0.5, D_c 0, 1 and the root of 2: the weights are 1, four times 1 / 3
+    # and four times 0.5 / 1.9142136, together 3.3781490. A pixel of even odds costs ln 2, the others nothing.
+    truth = torch.zeros(1, 2, 3, 3, dtype=torch.float64)
+    truth[:, 0] = 1
+    for place, weight in {(1, 1): 1.0, (0, 1): 1 / 3, (2, 2): 0.5 / 1.9142136}.items():
+        logits = 200 * (2 * truth - 1)
+        logits[:, :, *place] = 0
+        loss = float(patch_weighted_loss(logits, truth))
+        assert loss == pytest.approx(0.6931472 * weight / 3.3781490, rel=1e-6)
+    assert float(patch_weighted_loss(torch.zeros(1, 2, 3, 3), truth)) == pytest.approx(0.6931472)
+
+
 @pytest.mark.parametrize("name", ON_LOGITS)
 def test_perfect_prediction_costs_nothing(name: str) -> None:
-    g = random_batch()[1].float()
+    g = random_batch(name=name)[1].float()
     assert float(LOSSES[name]((2 * g - 1) * 200, g)) == 0
 
 
@@ -172,7 +204,7 @@ def test_perfect_map_costs_nothing() -> None:
 @given(seed=st.integers(0, 2**32 - 1), pixel=st.integers(0, 31), step=st.floats(0.01, 5))
 @pytest.mark.parametrize("name", ON_LOGITS)
 def test_pixel_nearer_to_its_truth_never_costs_more(name: str, seed: int, pixel: int, step: float) -> None:
-    logits, g = random_batch(seed)
+    logits, g = random_batch(seed, name=name)
     better = logits.clone().flatten()
     better[pixel] += step * (2 * g.flatten()[pixel] - 1)
     assert float(LOSSES[name](better.reshape(logits.shape), g)) <= float(LOSSES[name](logits, g)) + 1e-12
@@ -192,15 +224,16 @@ def test_exchanging_the_classes(seed: int) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_order_of_images_and_of_pixels_does_not_matter(name: str) -> None:
-    outputs, target = random_batch(images=3)
+    outputs, target = random_batch(images=3, name=name)
     turned = outputs.flip(0, 2).transpose(2, 3), target.flip(0, 2).transpose(2, 3)
     assert float(LOSSES[name](*turned)) == pytest.approx(float(LOSSES[name](outputs, target)), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_extreme_outputs_give_finite_losses_and_gradients(name: str) -> None:
-    outputs = torch.tensor([[-1e4, 1e4, -1e4, 1e4, 0.0]], requires_grad=True)
-    loss = LOSSES[name](outputs, torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]]))
+    maps = MAPS.get(name, 1)
+    outputs = torch.tensor([-1e4, 1e4, -1e4, 1e4]).tile(maps).reshape(1, maps, 2, 2).requires_grad_()
+    loss = LOSSES[name](outputs, torch.tensor([0.0, 1.0, 1.0, 0.0]).tile(maps).reshape(1, maps, 2, 2))
     loss.backward()
     assert torch.isfinite(loss)
     assert outputs.grad is not None
@@ -225,7 +258,7 @@ def test_focal_gradient_of_a_certain_pixel_is_finite(gamma: float) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_outputs_in_half_precision_are_taken_at_their_value(name: str) -> None:
     # 4,225 pixels: sums in bfloat16, of 8 bits, would be off by percents.
-    outputs, target = random_batch(images=1, side=65)
+    outputs, target = random_batch(images=1, side=65, name=name)
     half = outputs.bfloat16().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = LOSSES[name](half, target.float())
@@ -251,7 +284,7 @@ def test_outputs_in_half_precision_are_taken_at_their_value(name: str) -> None:
     ],
 )
 def test_gradients_equal_finite_differences(name: str, arguments: dict) -> None:
-    outputs, target = random_batch()
+    outputs, target = random_batch(name=name)
     assert torch.autograd.gradcheck(
         lambda values: LOSSES[name](values, target, **arguments), (outputs.requires_grad_(),)
     )
@@ -259,8 +292,25 @@ def test_gradients_equal_finite_differences(name: str, arguments: dict) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_shapes_that_would_broadcast_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"\(2, 1, 4, 4\), the target \(2, 4, 4\)"):
-        LOSSES[name](torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
+    outputs = torch.zeros(2, MAPS.get(name, 1), 4, 4)
+    with pytest.raises(ValueError, match=re.escape(f"{tuple(outputs.shape)}, the target (2, 4, 4)")):
+        LOSSES[name](outputs, torch.zeros(2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        (nucleus_distance_loss, (2, 1, 4, 4)),
+        (nucleus_distance_loss, (2, 3, 4, 4)),
+        (patch_weighted_loss, (2, 1, 4, 4)),
+        (patch_weighted_loss, (2, 3, 4, 5)),
+    ],
+)
+def test_maps_that_a_loss_is_not_of_are_refused(
+    loss: Callable[..., torch.Tensor], shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"outputs have shape {shape}; expected")):
+        loss(torch.zeros(shape), torch.zeros(shape))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ NARROW: dict[str, dict[str, int]] = {
     "frcn": {"width": 2},
     "gcn": {"width": 2, "depth": 50},
     "micronet": {"width": 2},
+    "nb": {"width": 2},
     "segnet": {"width": 2},
     "vgg_unet": {"width": 2},
 }
@@ -197,6 +198,7 @@ def test_parameter_counts_are_those_of_the_published_layers() -> None:
     mirror = [(outputs, inputs) for inputs, outputs in pairs[:0:-1]]
     expected = sum(normalised(*pair) for pair in [*pairs, *mirror]) + convolution(64, 12)
     chain = [1, 32, 64, 128, 512, 128, 64, 32]
+    halving = [32, 64, 128, 256]
     hand = {
         "segnet": expected,
         "fcn8s": sum(convolution(*pair) for pair in pairs)
@@ -205,11 +207,15 @@ def test_parameter_counts_are_those_of_the_published_layers() -> None:
         + sum(convolution(inputs, 21, 1) for inputs in (256, 512, 4096))
         + (4 * 4 + 4 * 4 + 16 * 16) * 21 * 21,
         "fcrn_a": sum(normalised(*pair) for pair in pairwise(chain)) + convolution(32, 1),
+        "nb": sum(convolution(*pair) for pair in pairwise([3, 32, 32, 64, 64, 128, 128, 256, 256]))
+        + sum(convolution(3 * fine, fine) + convolution(fine, fine) for fine in halving[:-1])
+        + convolution(32, 3),
     }
     arguments = {
         "segnet": {"in_channels": 3, "out_channels": 12},
         "fcn8s": {"in_channels": 3, "out_channels": 21},
         "fcrn_a": {},
+        "nb": {"in_channels": 3, "out_channels": 3},
     }
     with torch.device("meta"):
         counted = {name: count(build(name, **arguments[name])) for name in hand}
@@ -236,6 +242,19 @@ def test_micronet_parameter_count_follows_from_its_description() -> None:
     output = normalised(6 * width, width, 5) + convolution(width, 2, 1)
     expected = normalised(3, width) + sum(down) + sum(up) + aggregation + output
     assert count(build("micronet", in_channels=3, out_channels=2, width=width)) == expected
+
+
+def test_nb_starts_with_glorots_weights_and_drops_a_fifth_after_every_convolution() -> None:
+    torch.manual_seed(0)
+    layers = [layer for layer in build("nb", width=8).modules() if not list(layer.children())]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions:
+        bound = (6 / (9 * (layer.in_channels + layer.out_channels))) ** 0.5
+        assert 0.9 * bound < float(layer.weight.detach().abs().max()) <= bound
+        assert layer.bias is not None
+        assert not layer.bias.any()
+    assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.2] * (len(convolutions) - 1)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
 
 
 @torch.inference_mode()

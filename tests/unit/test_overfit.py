@@ -44,6 +44,8 @@ MASKS = Experiment(
     augmentation=Augmentation(scale=(1, 1), elastic_px=0, gain=1, leak=0, blur_px=0, noise=0),
 )
 PROXIMITY = replace(MASKS, target="proximity_map", loss="weighted_mse", decoding="peaks")
+HEARTS = replace(MASKS, target="nucleus_distance", loss="nucleus_distance", decoding="watershed")
+RIMS = replace(MASKS, target="inside_boundary", loss="patch_weighted", decoding="dilation")
 
 
 def with_network(
@@ -62,6 +64,7 @@ NETWORKS = dict(
         with_network("frcn", PROXIMITY, rate=0.002, steps=350, crop_px=128),
         with_network("gcn", MASKS, arguments={"width": 8, "depth": 50}, batch=1, crop_px=384),
         with_network("micronet", PROXIMITY, steps=200, crop_px=128),
+        with_network("nb", RIMS, rate=0.002, steps=600),
         with_network("segnet", MASKS, steps=250),
         with_network("unet", MASKS),
         with_network("vgg_unet", MASKS, rate=0.002, steps=250),
@@ -73,6 +76,8 @@ OTHER_LOSSES = {loss: replace(MASKS, loss=loss, **SURELY) for loss in LOSSES if 
     "focal": replace(MASKS, loss="focal", steps=300, ema=0.95),
     "inverted_dice": replace(MASKS, loss="inverted_dice", **SURELY | {"steps": 300}),
     "weighted_mse": replace(PROXIMITY, **SURELY),
+    "nucleus_distance": replace(HEARTS, **SURELY),
+    "patch_weighted": replace(RIMS, loss="patch_weighted", **SURELY | {"steps": 450}),
 }
 
 
@@ -91,6 +96,7 @@ def load_crop(sheet: Path, experiment: Experiment) -> TrainingImage:
         points=points,
         grid=Grid(SIDE, SIDE, 1.0, 0, 1.0),
         truth=points,
+        instances=None if image.instances is None else image.instances[window],
     )
 
 

@@ -54,7 +54,7 @@ def discs() -> TrainingImage:
         patient="discs",
         dataset=0,
         inputs=torch.from_numpy(np.stack([mask, 0 * mask])),
-        target=torch.from_numpy(mask),
+        target=torch.from_numpy(mask[None]),
         points=points,
         grid=Grid(240, 200, 1.0, 0, 1.0),
         mpp=0.5,

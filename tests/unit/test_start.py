@@ -109,6 +109,17 @@ def test_a_block_must_be_left_to_train(model: Path, freeze: int, fits: bool) -> 
         starting_point(finetuning(model, freeze))
 
 
+def test_every_map_starts_as_the_one_of_the_model(model: Path) -> None:
+    outlines = replace(
+        finetuning(model, 0), target="nucleus_distance", loss="nucleus_distance", decoding="watershed"
+    )
+    trained, network = starting_point(finetuning(model, 0)).network, starting_point(outlines).network
+    pixels = torch.rand(1, 1, 32, 32)
+    with torch.inference_mode():
+        expected, found = trained.eval()(pixels), network.eval()(pixels)
+    torch.testing.assert_close(found, expected.expand(1, 2, 32, 32))
+
+
 def test_encoder_comes_from_a_file(tmp_path: Path) -> None:
     torch.manual_seed(3)
     # The convolutions of VGG11 in torchvision's numbering, at width 2: 64 becomes 2.

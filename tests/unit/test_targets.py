@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -23,10 +24,28 @@ from karyon.io.slides import SlideFacts
 from karyon.models.card import Decoding
 from karyon.nuclei.decode import decode
 from karyon.tiles.grid import Grid
-from karyon.training.targets import TARGETS, Annotation, full_mask, proximity_map, shrunken_mask
+from karyon.training.shapes import Annotation
+from karyon.training.targets import (
+    TARGETS,
+    as_inside_boundary,
+    full_mask,
+    inside_boundary,
+    instance_map,
+    nucleus_distance,
+    proximity_map,
+    shrunken_mask,
+)
 
 KUMAR = "kumar30/instances/TCGA-18-5592-01Z-00-DX1.png"
 OUTLINED = "TCGA-CH-5767-01Z-00-DX1"
+# Targets of one map, whose border is like any place; of outlines nothing is known beyond it.
+OF_CENTRES = [name for name, target in TARGETS.items() if target.maps == ("centre",)]
+
+
+def draw(name: str, annotation: Annotation, grid: Grid, mpp: float) -> np.ndarray:
+    """A target, but for the background, which is the rest."""
+    maps = TARGETS[name].draw(annotation, grid, mpp)
+    return maps[:2] if name == "inside_boundary" else maps
 
 
 def grid_over(height: int, width: int, mpp: float, model_mpp: float = 0.5) -> Grid:
@@ -158,7 +177,7 @@ def test_map_and_outlines_of_the_same_rectangles_agree(
             instances[top:bottom, left:right] = 1 + len(outlines)
             outlines.append(shapely.box(left - 0.5, top - 0.5, right - 0.5, bottom - 0.5))
     grid = grid_of(instances, mpp)
-    drawn = [TARGETS[name](annotation, grid, mpp) for annotation in (instances, outlines)]
+    drawn = [draw(name, annotation, grid, mpp) for annotation in (instances, outlines)]
     np.testing.assert_allclose(*drawn, rtol=0, atol=1e-5)
 
 
@@ -321,36 +340,36 @@ def draw_annotation(kind: str, mpp: float, seed: int = 11) -> Annotation:
 @pytest.mark.parametrize("kind", ["map", "outlines", "centres"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_resolution_of_the_annotation_does_not_matter(name: str, kind: str) -> None:
-    coarse = TARGETS[name](draw_annotation(kind, 0.5), grid_over(60, 60, 0.5), 0.5)
+    coarse = draw(name, draw_annotation(kind, 0.5), grid_over(60, 60, 0.5), 0.5)
     for mpp, side in ((0.25, 120), (0.125, 240)):
-        fine = TARGETS[name](draw_annotation(kind, mpp), grid_over(side, side, mpp), mpp)
+        fine = draw(name, draw_annotation(kind, mpp), grid_over(side, side, mpp), mpp)
         np.testing.assert_allclose(fine, coarse, rtol=0, atol=1e-5)
     assert coarse.any()
 
 
 @pytest.mark.parametrize("kind", ["map", "outlines", "centres"])
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", OF_CENTRES)
 def test_resolution_of_the_model_changes_no_area(name: str, kind: str) -> None:
     annotation = draw_annotation(kind, 0.125)
     areas = [
-        TARGETS[name](annotation, grid_over(240, 240, 0.125, model_mpp), 0.125).sum() * model_mpp**2
+        draw(name, annotation, grid_over(240, 240, 0.125, model_mpp), 0.125).sum() * model_mpp**2
         for model_mpp in (0.125, 0.25, 0.5)
     ]
     assert areas == pytest.approx([areas[0]] * 3, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", ["map", "outlines", "centres"])
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", OF_CENTRES)
 def test_shift_by_whole_model_pixels_shifts_the_target(name: str, kind: str) -> None:
     annotation = draw_annotation(kind, 0.25)
-    still = TARGETS[name](annotation, grid_over(120, 120, 0.25), 0.25)
+    still = draw(name, annotation, grid_over(120, 120, 0.25), 0.25)
     if kind == "map":
         moved: Annotation = np.pad(annotation, ((6, 0), (10, 0)))
     elif kind == "centres":
         moved = annotation + np.array([10.0, 6.0])
     else:
         moved = [affinity.translate(outline, 10, 6) for outline in annotation]
-    shifted = TARGETS[name](moved, grid_over(126, 130, 0.25), 0.25)
+    shifted = draw(name, moved, grid_over(126, 130, 0.25), 0.25)
     np.testing.assert_allclose(shifted[3:, 5:], still, rtol=0, atol=1e-5)
 
 
@@ -359,14 +378,14 @@ def test_shift_by_whole_model_pixels_shifts_the_target(name: str, kind: str) -> 
 def test_order_of_nuclei_does_not_matter(name: str, kind: str) -> None:
     annotation, grid = draw_annotation(kind, 0.25), grid_over(120, 120, 0.25)
     turned = (annotation.max() + 1 - annotation) * (annotation > 0) if kind == "map" else annotation[::-1]
-    np.testing.assert_array_equal(TARGETS[name](turned, grid, 0.25), TARGETS[name](annotation, grid, 0.25))
+    np.testing.assert_array_equal(draw(name, turned, grid, 0.25), draw(name, annotation, grid, 0.25))
 
 
 @pytest.mark.parametrize("annotation", [np.zeros((30, 40), np.int32), [], (), np.empty((0, 2))])
 @pytest.mark.parametrize("name", TARGETS)
 def test_image_without_nuclei_has_an_empty_target(name: str, annotation: Annotation) -> None:
-    target = TARGETS[name](annotation, grid_over(30, 40, 0.25), 0.25)
-    assert target.shape == (15, 20)
+    target = draw(name, annotation, grid_over(30, 40, 0.25), 0.25)
+    assert target.shape[-2:] == (15, 20)
     assert target.dtype == np.float32
     assert not target.any()
 
@@ -374,9 +393,9 @@ def test_image_without_nuclei_has_an_empty_target(name: str, annotation: Annotat
 def test_nuclei_beyond_the_image_leave_no_mark() -> None:
     far = np.array([[-30.0, 10.0], [10.0, 60.0], [500.0, 500.0]])
     for name in TARGETS:
-        assert not TARGETS[name](far, grid_over(30, 40, 0.25), 0.25).any(), name
+        assert not draw(name, far, grid_over(30, 40, 0.25), 0.25).any(), name
         discs = [shapely.Point(point).buffer(3) for point in far]
-        assert not TARGETS[name](discs, grid_over(30, 40, 0.25), 0.25).any(), name
+        assert not draw(name, discs, grid_over(30, 40, 0.25), 0.25).any(), name
 
 
 @pytest.mark.parametrize("model_mpp", [0.25, 0.5])
@@ -391,6 +410,81 @@ def test_real_nuclei_keep_a_quarter_of_their_area_and_none_is_lost(
     assert full_mask(instances, grid, 0.25).sum() / area == pytest.approx(1, abs=0.01)
     enlarged = np.kron(mask, np.ones((int(grid.scale), int(grid.scale)))) > 0
     assert np.unique(instances[enlarged & (instances > 0)]).tolist() == np.unique(instances)[1:].tolist()
+
+
+def brute_depths(instances: np.ndarray) -> np.ndarray:
+    """Of every pixel of a nucleus the distance to the nearest pixel that is not of it, else 0."""
+    rows, columns = np.indices(instances.shape)
+    depths = np.zeros(instances.shape)
+    for row, column in np.argwhere(instances > 0):
+        other = instances != instances[row, column]
+        depths[row, column] = np.hypot(rows[other] - row, columns[other] - column).min()
+    return depths
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_distance_of_a_map_equals_brute_force(seed: int) -> None:
+    # Cut by lines, so that nuclei touch.
+    instances = random_nuclei(seed, 40, 50)
+    instances[:, 25:] += (instances[:, 25:] > 0) * 1000
+    nucleus, distance = nucleus_distance(instances, grid_of(instances, 0.5), 0.5)
+    np.testing.assert_array_equal(nucleus, instances > 0)
+    depths = brute_depths(instances)
+    deepest = ndimage.maximum(depths, instances, np.arange(instances.max() + 1))
+    np.testing.assert_allclose(distance, depths / np.maximum(deepest[instances], 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("boundary_px", [1.0, 2.0, 2.5])
+def test_boundary_of_a_map_equals_brute_force(boundary_px: float) -> None:
+    instances = random_nuclei(4, 40, 50)
+    instances[20:] += (instances[20:] > 0) * 1000
+    inside, boundary, background = inside_boundary(instances, grid_of(instances, 0.5), 0.5, boundary_px)
+    depths = brute_depths(instances)
+    np.testing.assert_array_equal(inside, depths > boundary_px)
+    np.testing.assert_array_equal(boundary, (depths > 0) & (depths <= boundary_px))
+    np.testing.assert_array_equal(background, instances == 0)
+
+
+def test_square_of_five_pixels() -> None:
+    instances = np.zeros((7, 8), np.int32)
+    instances[1:6, 1:6] = 9
+    _, distance = nucleus_distance(instances, grid_of(instances, 0.5), 0.5)
+    expected = [[1, 1, 1, 1, 1], [1, 2, 2, 2, 1], [1, 2, 3, 2, 1], [1, 2, 2, 2, 1], [1, 1, 1, 1, 1]]
+    np.testing.assert_allclose(distance[1:6, 1:6], np.array(expected) / 3, rtol=1e-6)
+    inside, boundary, _ = inside_boundary(instances, grid_of(instances, 0.5), 0.5)
+    assert np.argwhere(inside).tolist() == [[3, 3]]
+    assert boundary.sum() == 24
+
+
+def test_image_within_a_nucleus_has_no_boundary() -> None:
+    instances = np.full((6, 4), 3, np.int32)
+    grid = grid_of(instances, 0.5)
+    assert inside_boundary(instances, grid, 0.5)[0].all()
+    assert (nucleus_distance(instances, grid, 0.5) == 1).all()
+
+
+def test_overlapping_outlines_share_by_centroid() -> None:
+    outlines = [shapely.box(-0.5, -0.5, 9.5, 3.5), shapely.box(5.5, -0.5, 15.5, 3.5)]
+    expected = np.zeros((4, 20), int)
+    expected[:, :8], expected[:, 8:16] = 1, 2  # centroids at 4.5 and 10.5; nearer to the first up to 7.5
+    grid = grid_of(expected, 0.5)
+    np.testing.assert_array_equal(instance_map(outlines, grid, 0.5), expected)
+    np.testing.assert_array_equal(instance_map(outlines[::-1], grid, 0.5), (3 - expected) * (expected > 0))
+
+
+def test_interpolated_classes_become_one_by_the_rules_of_nb() -> None:
+    # Inside, boundary, background of a pixel each, and what becomes of it.
+    rules = {
+        (0.0, 0.51, 0.49): (0, 1, 0),
+        (0.49, 0.51, 0.0): (0, 1, 0),
+        (0.5, 0.5, 0.0): (1, 0, 0),  # a half is not above it
+        (0.01, 0.3, 0.69): (1, 0, 0),  # anything of the inside
+        (0.0, 0.5, 0.5): (0, 0, 1),
+        (0.0, 0.0, 1.0): (0, 0, 1),
+        (0.0, 0.0, 0.0): (0, 0, 1),  # beyond the image
+    }
+    interpolated = torch.tensor(list(rules)).T[None, :, None]
+    assert as_inside_boundary(interpolated)[0, :, 0].T.tolist() == [list(rule) for rule in rules.values()]
 
 
 def test_real_centres_that_stand_alone_come_back(real_file: Callable[[str], Path]) -> None:
@@ -432,7 +526,7 @@ CROSSED = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
 @pytest.mark.parametrize("name", TARGETS)
 def test_annotation_that_cannot_be_drawn_is_refused(name: str, annotation: Annotation, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TARGETS[name](annotation, grid_over(30, 40, 0.25), 0.25)
+        draw(name, annotation, grid_over(30, 40, 0.25), 0.25)
 
 
 @pytest.mark.parametrize(
@@ -446,9 +540,11 @@ def test_annotation_that_cannot_be_drawn_is_refused(name: str, annotation: Annot
         ("proximity_map", {"reach_um": 0.0}),
         ("proximity_map", {"decay": 0.0}),
         ("proximity_map", {"peak": np.inf}),
+        ("nucleus_distance", {"diameter_um": 0.0}),
+        ("inside_boundary", {"boundary_px": 0.0}),
     ],
 )
 def test_argument_out_of_range_is_refused(name: str, arguments: dict[str, float]) -> None:
     ((argument, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"{argument} is {value}; expected"):
-        TARGETS[name](np.array([[3.0, 4.0]]), grid_over(30, 40, 0.25), **{"mpp": 0.25, **arguments})
+        TARGETS[name].draw(np.array([[3.0, 4.0]]), grid_over(30, 40, 0.25), **{"mpp": 0.25, **arguments})

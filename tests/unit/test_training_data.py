@@ -139,17 +139,29 @@ def test_every_kind_of_annotation_gives_centres_and_target(
     assert (image.image_id, image.patient, image.dataset, image.mpp) == ("image_TD", "patient_TD", 0, 0.25)
     np.testing.assert_allclose(image.truth, CENTRES, atol=0.3)
     np.testing.assert_allclose(image.points, (image.truth + 0.5) / 2 - 0.5)
-    assert (image.target.dtype, image.target.shape) == (torch.float32, (48, 64))
+    assert (image.target.dtype, image.target.shape) == (torch.float32, (1, 48, 64))
     y, x = np.mgrid[:48, :64]
     distance = np.min([np.hypot(2 * x + 0.5 - cx, 2 * y + 0.5 - cy) for cx, cy in CENTRES], axis=0)
-    assert (image.target.numpy()[distance < 5] == 1).all()
-    assert (image.target.numpy()[distance > 7] == 0).all()
+    assert (image.target[0].numpy()[distance < 5] == 1).all()
+    assert (image.target[0].numpy()[distance > 7] == 0).all()
 
 
 def test_targets_arguments_reach_the_target(folder: Path) -> None:
     row = read_sheet(sheet(folder, annotations="points.csv", annotation_format="points_csv")).iloc[0]
     image = load_image(row, experiment(target="proximity_map", target_arguments={"peak": 7.0}), 0)
     assert float(image.target.max()) == pytest.approx(7.0)  # the first centre lies on a pixel's
+
+
+def test_outlines_come_with_their_maps_and_instances(folder: Path) -> None:
+    row = read_sheet(sheet(folder)).iloc[0]
+    outlines = {"target": "nucleus_distance", "loss": "nucleus_distance", "decoding": "watershed"}
+    image = load_image(row, experiment(**outlines), 0)
+    height, width = image.grid.height, image.grid.width
+    assert (image.target.dtype, image.target.shape) == (torch.float32, (2, height, width))
+    assert image.instances is not None
+    assert np.unique(image.instances).tolist() == list(range(len(CENTRES) + 1))
+    np.testing.assert_array_equal(image.instances > 0, image.target[0] > 0)
+    assert load_image(row, experiment(), 0).instances is None
 
 
 def test_datasets_are_read_by_split(folder: Path) -> None:

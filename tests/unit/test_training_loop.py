@@ -28,10 +28,10 @@ from karyon.models.card import Decoding
 from karyon.tiles.grid import Grid
 from karyon.training.augmentation import Augmentation
 from karyon.training.data import TrainingImage
-from karyon.training.decoding_choice import predict_map
 from karyon.training.experiment import Dataset, Experiment, Optimiser, Schedule
 from karyon.training.logs import logged_seconds
 from karyon.training.loop import train
+from karyon.training.prediction import predict_maps
 
 # MicroNet drops filters out, at random.
 EXPERIMENT = Experiment(
@@ -73,7 +73,7 @@ def synthetic_image(image_id: str = "synthetic", side: int = 64) -> TrainingImag
         patient="one",
         dataset=0,
         inputs=torch.from_numpy(stains),
-        target=torch.from_numpy((distance < 2.5).astype(np.float32)),
+        target=torch.from_numpy((distance < 2.5).astype(np.float32)[None]),
         points=truth,
         grid=Grid(side, side, 1.0, 0, 1.0),
         mpp=0.5,
@@ -145,8 +145,8 @@ def test_log_has_a_row_per_validation(undisturbed: tuple[nn.Module, Path]) -> No
 def test_trained_network_finds_the_blobs(tmp_path: Path) -> None:
     experiment = replace(EXPERIMENT, architecture="unet", arguments={"width": 4, "depth": 2})
     image, network = synthetic_image(), run(experiment, tmp_path)
-    values = predict_map(network, image, experiment)
-    core = image.target.numpy() > 0
+    values = predict_maps(network, image, experiment)[0]
+    core = image.target[0].numpy() > 0
     assert values[core].mean() > values[~core].mean() + 15
 
 

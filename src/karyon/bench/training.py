@@ -83,13 +83,14 @@ def drawn_image(experiment: Experiment, side: int) -> TrainingImage:
     centres = centres[(centres < side).all(axis=1)]
     hematoxylin = paint_window(nuclei, 0, 0, side, side) / np.float32(255)
     noise = random.normal(0.2, 0.05, (2, side, side)).astype(np.float32)
-    target = TARGETS[experiment.target](centres, grid, experiment.mpp, **experiment.target_arguments)
+    draw = TARGETS[experiment.target].draw
+    target = draw(centres, grid, experiment.mpp, **experiment.target_arguments)
     return TrainingImage(
         image_id=f"drawn-{side}",
         patient="",
         dataset=0,
         inputs=torch.from_numpy(noise.clip(0) + np.stack([hematoxylin, np.zeros_like(hematoxylin)])),
-        target=torch.from_numpy(target),
+        target=torch.from_numpy(target[None]),
         points=centres,
         grid=grid,
         mpp=experiment.mpp,

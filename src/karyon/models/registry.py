@@ -14,6 +14,7 @@ from karyon.models.fcrn import FCRNA, FCRNB
 from karyon.models.frcn import FRCN
 from karyon.models.gcn import GCN
 from karyon.models.micronet import MicroNet
+from karyon.models.nb import NB
 from karyon.models.network import Network
 from karyon.models.segnet import SegNet
 from karyon.models.unet import UNet
@@ -26,6 +27,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "frcn": FRCN,
     "gcn": GCN,
     "micronet": MicroNet,
+    "nb": NB,
     "segnet": SegNet,
     "unet": UNet,
     "vgg_unet": VGGUNet,

@@ -16,9 +16,8 @@ from karyon.training.augmentation import vary_colour, vary_stain
 from karyon.training.data import TrainingImage
 from karyon.training.experiment import Experiment
 from karyon.training.geometry import Geometry, cut_crops, draw_geometry
+from karyon.training.targets import TARGETS
 
-# Targets in between 0 and 1, or above; all others are masks.
-CONTINUOUS_TARGETS = ("proximity_map",)
 # Batches held ready: one would do for even steps, two bridge a slow one.
 AHEAD = 2
 
@@ -29,7 +28,7 @@ class Batch:
 
     Attributes:
         inputs: The network's input, float32, ``(n, channels, side, side)``.
-        target: float32, ``(n, 1, side, side)``; 0 or 1 where the experiment's target is a mask.
+        target: float32, ``(n, k, side, side)`` for the ``k`` maps of the experiment's target.
         image_ids: The image of each crop.
         chosen: Its number among the training images.
         geometry: Where the crops lie.
@@ -53,20 +52,18 @@ def draw_batch(images: Sequence[TrainingImage], experiment: Experiment, step: in
     generator = torch.Generator().manual_seed(experiment.seed * 1_000_003 + step)
     shares = crop_shares(images, experiment)
     chosen = torch.multinomial(shares, experiment.batch, replacement=True, generator=generator).tolist()
-    extents = [images[k].target.shape for k in chosen]
+    extents = [(images[k].grid.height, images[k].grid.width) for k in chosen]
     settings = experiment.augmentation
     geometry = draw_geometry(extents, experiment.crop_px, settings, generator)
-    layers = [(images[k].inputs, images[k].target[None]) for k in chosen]
+    layers = [(images[k].inputs, images[k].target) for k in chosen]
     measured, target = cut_crops(layers, geometry)
-    if experiment.target not in CONTINUOUS_TARGETS:
-        target = (target > 0.5).float()
     if experiment.input == "RGB":
         varied = vary_colour(measured, settings, generator)
     else:  # the network's input needs the first stain alone, or both
         varied = vary_stain(measured, 1 if experiment.input == "H-C" else 2, settings, generator)
     return Batch(
         inputs=network_input(varied, experiment.input),
-        target=target,
+        target=TARGETS[experiment.target].settle(target),
         image_ids=tuple(images[k].image_id for k in chosen),
         chosen=tuple(chosen),
         geometry=geometry,

@@ -24,8 +24,9 @@ from karyon.io.slides import open_slide
 from karyon.stain.inputs import Measured
 from karyon.tiles.grid import Grid, read_window
 from karyon.training.experiment import Dataset, Experiment
+from karyon.training.shapes import Annotation
 from karyon.training.stains import image_stains
-from karyon.training.targets import TARGETS, Annotation
+from karyon.training.targets import TARGETS, instance_map
 
 MAX_PIXELS = 400_000_000
 
@@ -39,11 +40,13 @@ class TrainingImage:
         patient: From the sheet; '' where it names none.
         dataset: Which of the experiment's datasets it belongs to, from 0.
         inputs: What crops are cut from, float32, ``(c, h, w)``: see :class:`karyon.stain.inputs.Measured`.
-        target: What the network is to give, float32, ``(h, w)``.
+        target: What the network is to give, float32, ``(k, h, w)`` for ``k`` maps.
         points: Nucleus centroids in model pixels, float64, ``(n, 2)``.
         grid: The model grid.
         mpp: Microns per level-0 pixel.
         truth: Nucleus centroids in level-0 pixels, float64, ``(n, 2)``.
+        instances: The nuclei on the model grid, int32, ``(h, w)``: what outlines are validated by; ``None``
+            where the experiment's are centres.
     """
 
     image_id: str
@@ -55,6 +58,7 @@ class TrainingImage:
     grid: Grid
     mpp: float
     truth: np.ndarray
+    instances: np.ndarray | None = None
 
 
 def load_datasets(experiment: Experiment) -> tuple[list[TrainingImage], list[TrainingImage]]:
@@ -185,18 +189,19 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
             fit = image_stains(row["path"], facts.mpp, row["stain"], experiment.datasets[dataset].stain_cache)
         rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
     annotation, truth = read_annotation(row, (facts.width, facts.height), facts.mpp)
-    target = TARGETS[experiment.target](annotation, grid, facts.mpp, **experiment.target_arguments)
+    target = TARGETS[experiment.target].draw(annotation, grid, facts.mpp, **experiment.target_arguments)
     measured = Measured(experiment.input, fit)(torch.from_numpy(rgb[None].copy()))[0]
     return TrainingImage(
         image_id=row["slide_id"],
         patient=row["patient"],
         dataset=dataset,
         inputs=measured.clone(memory_format=torch.contiguous_format),
-        target=torch.from_numpy(target),
+        target=torch.from_numpy(target.reshape(-1, grid.height, grid.width)),
         points=grid.from_level0(truth),
         grid=grid,
         mpp=facts.mpp,
         truth=truth,
+        instances=instance_map(annotation, grid, facts.mpp) if experiment.finds_outlines else None,
     )
 
 

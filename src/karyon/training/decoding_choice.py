@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
-import torch
 from torch import nn
-from torch.nn import functional
 
 from karyon.errors import KaryonError
 from karyon.evaluation.detection import DetectionScore, score_detection
 from karyon.evaluation.matching import match_points
 from karyon.models.card import Decoding, model_folder, read_card
-from karyon.models.registry import halo_and_stride
 from karyon.nuclei.components import Components
 from karyon.nuclei.decode import decode, map_threshold
-from karyon.stain.inputs import network_input
 from karyon.training.data import TrainingImage
 from karyon.training.experiment import Experiment
+from karyon.training.outline_choice import OutlineScore, choose_outlines
+from karyon.training.prediction import predict_maps
 
+Score: TypeAlias = DetectionScore | OutlineScore
 # Of components, a probability and um2; of peaks, MICRONET's xi and um.
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(4, 18))
 MIN_AREAS_UM2 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -33,28 +33,31 @@ RADIUS_UM = 4.0
 
 def choose_decoding(
     network: nn.Module, images: Sequence[TrainingImage], experiment: Experiment
-) -> tuple[Decoding, DetectionScore]:
+) -> tuple[Decoding, Score]:
     """The reading of maps with the best pooled F1, decoded and matched as in the slide workflow.
 
-    For ``components`` the threshold and the smallest area are chosen. On a few validation images F1 is flat
-    over most thresholds, and its maximum is chance. So of all choices within ``TOLERANCE`` of the best, the
-    threshold nearest to the SWITCH paper's 0.35 is taken, with the area that suits it best. For ``peaks`` it
-    is MICRONET's xi with the best F1, and the distance; of equal ones the lowest and nearest.
+    Outlines have :func:`choose_outlines`. For ``components`` the threshold and the smallest area are chosen.
+    On a few validation images F1 is flat over most thresholds, and its maximum is chance. So of all choices
+    within ``TOLERANCE`` of the best, the threshold nearest to the SWITCH paper's 0.35 is taken, with the area
+    that suits it best. For ``peaks`` it is MICRONET's xi with the best F1, and the distance; of equal ones
+    the lowest and nearest.
 
     Args:
         network: What was trained.
         images: Validation images, with at least one nucleus among them; or none, where the experiment names
             a model whose decoding it takes.
-        experiment: Says which of the two, and what the network takes and gives.
+        experiment: Says which of them, and what the network takes and gives.
 
     Returns:
         The choice and its pooled score on the images, without any of nothing.
     """
     if experiment.decoding_of is not None:
         return decoding_of(experiment.decoding_of, experiment), DetectionScore(0, 0, 0)
+    if experiment.finds_outlines:
+        return choose_outlines(network, images, experiment)
     totals: dict[Decoding, DetectionScore] = defaultdict(lambda: DetectionScore(0, 0, 0))
     for image in images:
-        values = predict_map(network, image, experiment)
+        values = predict_maps(network, image, experiment)[0]
         for decoding, found in _readings(values, experiment):
             points = _points(found, image)
             matches = match_points(points, image.truth, RADIUS_UM / image.mpp)
@@ -81,18 +84,6 @@ def decoding_of(model: str, experiment: Experiment) -> Decoding:
     return decoding
 
 
-def find_nuclei(
-    network: nn.Module, image: TrainingImage, experiment: Experiment, decoding: Decoding
-) -> np.ndarray:
-    """Nuclei of an image, decoded as in the slide workflow.
-
-    Returns:
-        Centroids in level-0 pixels, float64, ``(n, 2)``.
-    """
-    values = predict_map(network, image, experiment)
-    return _points(decode(values, decoding, int(values.max()), experiment.mpp), image)
-
-
 def _points(found: Components, image: TrainingImage) -> np.ndarray:
     return image.grid.to_level0(np.stack([found.x, found.y], axis=1))
 
@@ -115,29 +106,3 @@ def _readings(values: np.ndarray, experiment: Experiment) -> Iterator[tuple[Deco
         for share in SHARES:
             stricter = replace(decoding, threshold=share)
             yield stricter, found.select(found.peak >= map_threshold(stricter, maximum))
-
-
-@torch.inference_mode()
-def predict_map(network: nn.Module, image: TrainingImage, experiment: Experiment) -> np.ndarray:
-    """The map of a whole image as the slide workflow stores it, uint8, ``(h, w)``.
-
-    Round the image lies glass, as wide as the network's reach.
-
-    Args:
-        network: What was trained; is put into evaluation mode.
-        image: A training or validation image.
-        experiment: Says what the network takes and gives.
-    """
-    device = next(network.parameters()).device
-    network.eval()
-    halo, stride = halo_and_stride(network)
-    height, width = image.grid.height, image.grid.width
-    right, bottom = halo + -width % stride, halo + -height % stride
-    measured = functional.pad(image.inputs[None].to(device), (halo, right, halo, bottom))
-    prepared = network_input(measured, experiment.input).contiguous(memory_format=torch.channels_last)
-    outputs = network(prepared)[0, 0, halo : halo + height, halo : halo + width].float()
-    if experiment.output == "probability":
-        scaled = torch.sigmoid(outputs)
-    else:
-        scaled = (outputs / experiment.peak).clamp(0, 1)
-    return (scaled * 255).round().to(torch.uint8).cpu().numpy()

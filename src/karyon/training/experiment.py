@@ -24,7 +24,8 @@ from karyon.training.settings import Range, read_settings
 from karyon.training.targets import PEAK, TARGETS
 
 DATA_VARIABLE, DATA_DEFAULT = "KARYON_DATA", "../shared/data"
-
+# What a network gives whose loss is not on logits of each map for itself.
+OUTPUTS = {"weighted_mse": "value", "patch_weighted": "softmax"}
 
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0, 1)]
@@ -121,12 +122,14 @@ class Experiment:
         mpp: Microns per model pixel.
         input: What feeds the network; ``karyon.stain.inputs`` describes each.
         architecture: A key of ``ARCHITECTURES``.
-        arguments: The architecture's, without ``in_channels``, which follows from ``input``.
+        arguments: The architecture's, without ``in_channels`` and ``out_channels``, which follow from
+            ``input`` and ``target``.
         target: A key of ``TARGETS``.
         target_arguments: The target's.
         loss: A key of ``LOSSES``.
         loss_arguments: The loss'.
-        decoding: Which way of reading nuclei from the map is tuned on the validation images.
+        decoding: Which way of reading nuclei from the maps is tuned on the validation images: of centres
+            ``components`` or ``peaks``, of outlines ``dilation`` or ``watershed``.
         steps: Optimiser steps.
         batch: Crops per step.
         crop_px: Side of a crop in model pixels.
@@ -155,7 +158,7 @@ class Experiment:
     architecture: str
     target: str
     loss: str
-    decoding: Literal["components", "peaks"]
+    decoding: Literal["components", "peaks", "dilation", "watershed"]
     steps: Count
     batch: Count
     crop_px: Count
@@ -179,8 +182,18 @@ class Experiment:
 
     @property
     def output(self) -> str:
-        """What the network's map is: ``value`` of a regression, else ``probability`` (of logits)."""
-        return "value" if self.loss == "weighted_mse" else "probability"
+        """What the network's maps are: a model card's ``output``."""
+        return OUTPUTS.get(self.loss, "probability")
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """What each of the network's maps shows: a model card's ``maps``."""
+        return TARGETS[self.target].maps
+
+    @property
+    def finds_outlines(self) -> bool:
+        """Whether nuclei are found with their outlines, or their centres alone."""
+        return self.maps != ("centre",)
 
     @property
     def peak(self) -> float:
@@ -189,8 +202,9 @@ class Experiment:
 
     @property
     def network_arguments(self) -> dict[str, int]:
-        """The architecture's arguments with the number of input channels."""
-        return {"in_channels": INPUT_CHANNELS[self.input], **self.arguments}
+        """The architecture's arguments with the numbers of input channels and of maps."""
+        channels = {"in_channels": INPUT_CHANNELS[self.input], "out_channels": len(self.maps)}
+        return {**channels, **self.arguments}
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -236,8 +250,15 @@ def as_experiment(content: object, source: str) -> Experiment:
 
 def _mistakes(experiment: Experiment) -> Iterator[str]:
     """What the types do not say."""
-    for key, known in (("architecture", ARCHITECTURES), ("target", TARGETS), ("loss", LOSSES)):
+    draws = {name: target.draw for name, target in TARGETS.items()}
+    for key, known in (("architecture", ARCHITECTURES), ("target", draws), ("loss", LOSSES)):
         yield from _argument_mistakes(experiment, key, known)
+    target = TARGETS.get(experiment.target)
+    if target and experiment.decoding not in target.decodings:
+        yield (
+            f"decoding is {experiment.decoding}, which does not read maps of the target {experiment.target}; "
+            f"expected {' or '.join(target.decodings)}."
+        )
     if not any(dataset.train_splits for dataset in experiment.datasets):
         yield "datasets: none has train_splits; name what to train on."
     yield from _validation_mistakes(experiment)
@@ -283,14 +304,14 @@ def _argument_mistakes(
     takes = [
         argument.name
         for argument in inspect.signature(known[name]).parameters.values()
-        if argument.default is not argument.empty and argument.name != "in_channels"
+        if argument.default is not argument.empty and argument.name not in ("in_channels", "out_channels")
     ]
     unknown = [argument for argument in given if argument not in takes]
     for argument in unknown:
         closest = did_you_mean(argument, takes)
         choices = f"expected one of {', '.join(takes)}" if takes else f"{name} takes none"
         yield f"{arguments}.{argument} is an unknown key{closest}; {choices}."
-    if not unknown:
+    if not unknown and experiment.target in TARGETS:  # of the target's maps are network and loss
         try:
             _TRIALS[key](experiment)
         except (KaryonError, ValueError, RuntimeError, TypeError, ArithmeticError) as error:
@@ -303,11 +324,13 @@ def _try_architecture(experiment: Experiment) -> None:
 
 
 def _try_target(experiment: Experiment) -> None:
-    TARGETS[experiment.target](np.empty((0, 2)), Grid(1, 1, 1.0, 0, 1.0), 1.0, **experiment.target_arguments)
+    draw = TARGETS[experiment.target].draw
+    draw(np.empty((0, 2)), Grid(1, 1, 1.0, 0, 1.0), 1.0, **experiment.target_arguments)
 
 
 def _try_loss(experiment: Experiment) -> None:
-    LOSSES[experiment.loss](torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), **experiment.loss_arguments)
+    maps = torch.zeros(1, len(experiment.maps), 1, 1)
+    LOSSES[experiment.loss](maps, maps, **experiment.loss_arguments)
 
 
 _TRIALS: dict[str, Callable[[Experiment], None]] = {

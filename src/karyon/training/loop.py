@@ -1,4 +1,4 @@
-"""Train a nucleus detector: reads top to bottom."""
+"""Train a network that finds nuclei: reads top to bottom."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from torch import nn
 from tqdm import tqdm
 
 from karyon.errors import KaryonError
-from karyon.evaluation.detection import DetectionScore
 from karyon.io.atomic import atomic_path
 from karyon.models.card import Decoding
 from karyon.training.batches import Batch, batches
 from karyon.training.checkpoint import fresh_state, resume, save
 from karyon.training.data import TrainingImage
-from karyon.training.decoding_choice import choose_decoding, decoding_of
+from karyon.training.decoding_choice import Score, choose_decoding, decoding_of
 from karyon.training.experiment import Experiment
 from karyon.training.logs import open_curves, write_log
 from karyon.training.losses import LOSSES
@@ -36,7 +35,7 @@ from karyon.training.start import StartingPoint, starting_point
 BAD_BATCH = "bad_batch.json"
 
 # Keeps what a validation saw: the step, the network, and its decoding with the score.
-Snapshot = Callable[[int, nn.Module, Decoding, DetectionScore], object]
+Snapshot = Callable[[int, nn.Module, Decoding, Score], object]
 
 
 def train(
@@ -170,14 +169,14 @@ def _learn(
 
 def _validate(
     state: dict[str, Any], validation: Sequence[TrainingImage], experiment: Experiment, fabric: Fabric
-) -> tuple[Decoding, DetectionScore]:
+) -> tuple[Decoding, Score]:
     """Decoding and score of the moving average, which schedule and early stopping hear of.
 
     Those of the first process for all: statistics of batch norm, and so its average, are its own.
     """
     average = state["average"].module
     found = choose_decoding(average, validation, experiment) if fabric.is_global_zero else None
-    decoding, score = cast(tuple[Decoding, DetectionScore], fabric.broadcast(found))
+    decoding, score = cast(tuple[Decoding, Score], fabric.broadcast(found))
     after_validation(state["schedule"], score.f1)
     if state["stopping"].update(score.f1) and experiment.patience:
         state["best"] = copy.deepcopy(average.state_dict())

@@ -1,4 +1,4 @@
-"""Losses of the detection papers.
+"""Losses of the papers, and of Karyon's own outlines.
 
 Those of SWITCH (sections 2.3, 3.2 and 4.2) are on logits, MICRONET's (eq. 2) is on raw outputs. Each takes
 the network's output and a target of the same shape ``(n, ...)`` and returns a scalar. They compute in float32
@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 from torch.nn import functional
+
+from karyon.tiles.assembly import border_weight
 
 # Keeps Dice defined on a mini-batch without foreground (SWITCH's epsilon).
 EPSILON = 1.0
@@ -173,6 +175,48 @@ def weighted_mse_loss(outputs: torch.Tensor, y: torch.Tensor, mean_weight: float
     return 0.5 * (pixel_weight * (outputs - y) ** 2).mean()
 
 
+def nucleus_distance_loss(logits: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Of Karyon's outlines: cross-entropy of both maps, plus Dice of the nuclei.
+
+    The distance's truth is any number from 0 to 1, and its cross-entropy is least where its probability is
+    that number.
+
+    Args:
+        logits: Nucleus and distance, ``(n, 2, h, w)``.
+        g: Truth in [0, 1], of the same shape.
+
+    Raises:
+        ValueError: The shapes differ, or there are not two maps.
+    """
+    if logits.shape[1:2] != (2,):
+        raise ValueError(
+            f"outputs have shape {tuple(logits.shape)}; expected two maps, nucleus and distance."
+        )
+    logits, g = _in_full_precision(logits, g)
+    return bce_dice_loss(logits[:, :1], g[:, :1]) + bce_loss(logits[:, 1:], g[:, 1:])
+
+
+def patch_weighted_loss(logits: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Softmax cross-entropy that counts more in a crop's middle (NB, section II-C3).
+
+    Each pixel's is multiplied by the weight by which overlapping tiles are blended, ``border_weight``,
+    over its mean.
+
+    Args:
+        logits: Of each class, ``(n, k, side, side)``.
+        g: Truth of each class, 0 or 1, of the same shape.
+
+    Raises:
+        ValueError: The shapes differ, there is only one class, or crops are not square.
+    """
+    if logits.shape[1] < 2 or logits.shape[2] != logits.shape[3]:
+        raise ValueError(f"outputs have shape {tuple(logits.shape)}; expected classes of square crops.")
+    logits, g = _in_full_precision(logits, g)
+    weight = torch.from_numpy(border_weight(logits.shape[3])).to(logits)
+    entropy = -(g * functional.log_softmax(logits, dim=1)).sum(dim=1)
+    return (weight / weight.mean() * entropy).mean()
+
+
 def _in_full_precision(outputs: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both in float32, or in float64 where the outputs are; of one shape, for products would broadcast."""
     if outputs.shape != target.shape:
@@ -192,4 +236,6 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "bce_dice_inverted": bce_dice_inverted_loss,
     "switching": switching_loss,
     "weighted_mse": weighted_mse_loss,
+    "nucleus_distance": nucleus_distance_loss,
+    "patch_weighted": patch_weighted_loss,
 }

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import nn
 
-from karyon.evaluation.detection import DetectionScore
 from karyon.models.card import Decoding, ModelCard
 from karyon.models.memory import use_huge_pages
 from karyon.models.registry import halo_and_stride
@@ -15,10 +14,11 @@ from karyon.models.weights import save_model
 from karyon.stain.inputs import MEDIAN_STAIN
 from karyon.training.curves import draw_curves
 from karyon.training.data import load_datasets
-from karyon.training.decoding_choice import RADIUS_UM, choose_decoding
+from karyon.training.decoding_choice import RADIUS_UM, Score, choose_decoding
 from karyon.training.experiment import Experiment
 from karyon.training.logs import logged_seconds
 from karyon.training.loop import train
+from karyon.training.outline_choice import OutlineScore
 from karyon.training.processes import launch
 
 SNAPSHOTS = "snapshots"
@@ -54,13 +54,11 @@ def train_and_ship(
         "command": f"{command} --output {output}",
     }
 
-    def ship(
-        folder: Path, name: str, network: nn.Module, decoding: Decoding, score: DetectionScore
-    ) -> ModelCard:
+    def ship(folder: Path, name: str, network: nn.Module, decoding: Decoding, score: Score) -> ModelCard:
         card = _card(experiment, name, network, decoding, score)
         return save_model(folder, network, replace(card, training=origin | {"seconds": logged_seconds(run)}))
 
-    def snapshot(step: int, network: nn.Module, decoding: Decoding, score: DetectionScore) -> None:
+    def snapshot(step: int, network: nn.Module, decoding: Decoding, score: Score) -> None:
         ship(run / SNAPSHOTS / str(step), f"{experiment.name}_{step}", network, decoding, score)
 
     trained = train(experiment, images, validation, run, threads, fabric, snapshot)
@@ -71,7 +69,11 @@ def train_and_ship(
 
 
 def _card(
-    experiment: Experiment, name: str, network: nn.Module, decoding: Decoding, score: DetectionScore
+    experiment: Experiment,
+    name: str,
+    network: nn.Module,
+    decoding: Decoding,
+    score: Score,
 ) -> ModelCard:
     """The card of a network, but for how it came to be."""
     halo, stride = halo_and_stride(network)
@@ -86,6 +88,7 @@ def _card(
         output=experiment.output,
         decoding=decoding,
         peak=experiment.peak,
+        maps=experiment.maps,
         target_stain=_target_stain(experiment),
         metrics={} if experiment.decoding_of else {"validation": _validation_metrics(experiment, score)},
         licence=experiment.licence,
@@ -101,12 +104,19 @@ def _target_stain(experiment: Experiment) -> dict[str, list] | None:
     }
 
 
-def _validation_metrics(experiment: Experiment, score: DetectionScore) -> dict[str, object]:
+def _validation_metrics(experiment: Experiment, score: Score) -> dict[str, object]:
     splits = [
         f"{split} of {dataset.sheet}"
         for dataset in experiment.datasets
         for split in dataset.validation_splits
     ]
+    if isinstance(score, OutlineScore):
+        return {
+            "images": ", ".join(splits),
+            "instance_f1": round(score.f1, 4),
+            "aji": round(score.aji, 4),
+            "panoptic_quality": round(score.panoptic_quality, 4),
+        }
     return {
         "images": ", ".join(splits),
         "radius_um": RADIUS_UM,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from karyon.errors import KaryonError
@@ -65,7 +66,7 @@ def _continue(network: nn.Module, experiment: Experiment, start: Start) -> list[
         if found != wanted:
             raise KaryonError(f"start: {key} of {start.model} is {found}, the experiment's is {wanted}")
     try:
-        network.load_state_dict(trained.state_dict())
+        network.load_state_dict(_with_maps(trained.state_dict(), network.state_dict()))
     except RuntimeError as error:
         raise KaryonError(
             f"start: {start.model} was built with {card.arguments}, the experiment's network with "
@@ -80,3 +81,13 @@ def _continue(network: nn.Module, experiment: Experiment, start: Start) -> list[
     for block in pieces[: start.freeze]:
         block.requires_grad_(False)
     return pieces[: start.freeze]
+
+
+def _with_maps(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a network with one map for one with several: each map starts as that one."""
+    return {
+        name: value.expand_as(wanted[name])
+        if name in wanted and value.shape[:1] == (1,) and value.shape[1:] == wanted[name].shape[1:]
+        else value
+        for name, value in weights.items()
+    }

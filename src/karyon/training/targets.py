@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import shapely
+import torch
 from scipy import ndimage
-from shapely.geometry.base import BaseGeometry
 
-from karyon.io.annotations.instances import instance_points
 from karyon.tiles.grid import Grid
-
-# In level-0 pixels, pixel centres at integers. An instance map: integers, (H, W), 0 = background. Outlines: a
-# valid polygon or multipolygon of each nucleus. Centres: floats, x and y, (n, 2).
-Annotation: TypeAlias = np.ndarray | Sequence[BaseGeometry]
+from karyon.training.shapes import Annotation, pixels_within, read_shapes
 
 # SWITCH's share of a nucleus' area that is foreground (section 3.1).
 CENTRAL_SHARE = 0.25
 # A nucleus of which only the centre is known: the median of kumar30's 16,942 nuclei is 5.1 um.
 DIAMETER_UM = 5.0
+# NB: pixels of a nucleus within this of its outline are its boundary.
+BOUNDARY_PX = 2.0
 # MICRONET (eq. 1 and implementation details): alpha, d = 15 px at 40x, and the factor for training.
 DECAY, REACH_UM, PEAK = 3.0, 3.75, 5.0
 # Added to a pixel's centre, in model pixels: a centre on an edge belongs to what is right of it or below,
@@ -61,10 +57,10 @@ def shrunken_mask(
     _check_positive(mpp=mpp, share=share, diameter_um=diameter_um)
     if share > 1:
         raise ValueError(f"share is {share}; expected up to 1.")
-    shapes = _shapes(annotation, diameter_um / mpp / 2)
+    shapes = read_shapes(annotation, diameter_um / mpp / 2)
     kept_length = np.sqrt(share)
     centre = np.tile(shapes.centres, 2)
-    owner, row, column = _pixels_within(grid, centre + (shapes.bounds - centre) * kept_length)
+    owner, row, column = pixels_within(grid, centre + (shapes.bounds - centre) * kept_length)
     position = grid.to_level0(np.stack([column, row], axis=1) + NUDGE)
     about = shapes.centres[owner]
     kept = shapes.contains(owner, about + (position - about) / kept_length)
@@ -124,118 +120,182 @@ def proximity_map(
         ValueError: As in :func:`shrunken_mask`.
     """
     _check_positive(mpp=mpp, reach_um=reach_um, decay=decay, peak=peak)
-    centres = _shapes(annotation, 0.0).centres
+    centres = read_shapes(annotation, 0.0).centres
     reach = reach_um / mpp
-    owner, row, column = _pixels_within(grid, np.hstack([centres - reach, centres + reach]))
+    owner, row, column = pixels_within(grid, np.hstack([centres - reach, centres + reach]))
     position = grid.to_level0(np.stack([column, row], axis=1).astype(np.float64))
     distance = np.full((grid.height, grid.width), reach)
     np.minimum.at(distance, (row, column), np.hypot(*(position - centres[owner]).T))
     return (peak * np.expm1(decay * (1 - distance / reach)) / np.expm1(decay)).astype(np.float32)
 
 
-TARGETS: dict[str, Callable[..., np.ndarray]] = {
-    "shrunken_mask": shrunken_mask,
-    "full_mask": full_mask,
-    "proximity_map": proximity_map,
-}
+def instance_map(
+    annotation: Annotation, grid: Grid, mpp: float, diameter_um: float = DIAMETER_UM
+) -> np.ndarray:
+    """The nuclei as a map: each model pixel has the number of the nucleus that its centre lies in.
+
+    Args:
+        annotation: Instance map, outlines or centres.
+        grid: The model grid over the same image.
+        mpp: Microns per level-0 pixel.
+        diameter_um: For data that have centres alone: each stands for a disc of this diameter.
+
+    Returns:
+        0 or the nucleus' place in the annotation, from 1, int32, ``(grid.height, grid.width)``; where
+        nuclei overlap, that of the nearest centroid.
+
+    Raises:
+        ValueError: As in :func:`shrunken_mask`.
+    """
+    _check_positive(mpp=mpp, diameter_um=diameter_um)
+    shapes = read_shapes(annotation, diameter_um / mpp / 2)
+    owner, row, column = pixels_within(grid, shapes.bounds)
+    position = grid.to_level0(np.stack([column, row], axis=1) + NUDGE)
+    kept = np.flatnonzero(shapes.contains(owner, position))
+    away = np.hypot(*(position[kept] - shapes.centres[owner[kept]]).T)
+    kept = kept[np.argsort(-away, kind="stable")]  # the last one written stays
+    instances = np.zeros((grid.height, grid.width), np.int32)
+    instances[row[kept], column[kept]] = owner[kept] + 1
+    return instances
+
+
+def nucleus_distance(
+    annotation: Annotation, grid: Grid, mpp: float, diameter_um: float = DIAMETER_UM
+) -> np.ndarray:
+    """Whole nuclei, and in each the distance to its outline over the largest such distance.
+
+    The distance of a pixel is to the nearest pixel that is not of its nucleus, so it falls to a pixel's width
+    where two nuclei touch. Beyond the image nothing is known: its border is no outline.
+
+    Args:
+        annotation: Instance map, outlines or centres.
+        grid: The model grid over the same image.
+        mpp: Microns per level-0 pixel.
+        diameter_um: For data that have centres alone: each stands for a disc of this diameter.
+
+    Returns:
+        0 to 1, float32, ``(2, grid.height, grid.width)``: nucleus and distance.
+
+    Raises:
+        ValueError: As in :func:`shrunken_mask`.
+    """
+    instances = instance_map(annotation, grid, mpp, diameter_um)
+    distance = np.zeros(instances.shape, np.float32)
+    for box, own, depth in _depths(instances):
+        distance[box][own] = depth / depth.max()
+    return np.stack([(instances > 0).astype(np.float32), distance])
+
+
+def inside_boundary(
+    annotation: Annotation,
+    grid: Grid,
+    mpp: float,
+    boundary_px: float = BOUNDARY_PX,
+    diameter_um: float = DIAMETER_UM,
+) -> np.ndarray:
+    """Inside, boundary and background (NB, section II-C): the boundary is a nucleus' rim.
+
+    A pixel of a nucleus is boundary where a pixel that is not of this nucleus lies within ``boundary_px``,
+    centre to centre. Beyond the image nothing is known: its border is no outline.
+
+    Args:
+        annotation: Instance map, outlines or centres.
+        grid: The model grid over the same image.
+        mpp: Microns per level-0 pixel.
+        boundary_px: Width of the rim in model pixels.
+        diameter_um: For data that have centres alone: each stands for a disc of this diameter.
+
+    Returns:
+        0 or 1, one of them 1, float32, ``(3, grid.height, grid.width)``.
+
+    Raises:
+        ValueError: As in :func:`shrunken_mask`.
+    """
+    _check_positive(boundary_px=boundary_px)
+    instances = instance_map(annotation, grid, mpp, diameter_um)
+    boundary = np.zeros(instances.shape, bool)
+    for box, own, depth in _depths(instances):
+        boundary[box][own] = depth <= boundary_px
+    inside = (instances > 0) & ~boundary
+    return np.stack([inside, boundary, instances == 0]).astype(np.float32)
+
+
+def _depths(instances: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray, np.ndarray]]:
+    """For every nucleus a box round it, where in the box it is, and how deep in it those pixels lie.
+
+    The box is a pixel wider than the nucleus, as far as the image goes. A nucleus that fills the image is as
+    deep as the image is large.
+    """
+    for label, found in enumerate(ndimage.find_objects(instances), start=1):
+        if found is None:  # others lie over it
+            continue
+        down, across = (slice(max(side.start - 1, 0), side.stop + 1) for side in found)
+        own = instances[down, across] == label
+        depth = np.full(own.shape, max(own.shape)) if own.all() else ndimage.distance_transform_edt(own)
+        yield (down, across), own, depth[own]
+
+
+def as_masks(interpolated: torch.Tensor) -> torch.Tensor:
+    """Each map 0 or 1 again."""
+    return (interpolated > 0.5).float()
+
+
+def as_they_are(interpolated: torch.Tensor) -> torch.Tensor:
+    """Maps whose values in between mean something."""
+    return interpolated
+
+
+def as_mask_and_distance(interpolated: torch.Tensor) -> torch.Tensor:
+    """The nucleus 0 or 1 again, the distance as it is; ``(n, 2, h, w)``."""
+    return torch.cat([as_masks(interpolated[:, :1]), interpolated[:, 1:]], dim=1)
+
+
+def as_inside_boundary(interpolated: torch.Tensor) -> torch.Tensor:
+    """One class for each pixel again, by the rules of NB's section II-C2.
+
+    Where the boundary is above 0.5 it is boundary, else inside where anything of the inside is there, else
+    background. (The third rule prints 1 for the background of pixels that are one of the others.)
+
+    Args:
+        interpolated: Inside, boundary and background, ``(n, 3, h, w)``.
+
+    Returns:
+        0 or 1, one of them 1, of the same shape.
+    """
+    boundary = interpolated[:, 1] > 0.5
+    inside = (interpolated[:, 0] > 0) & ~boundary
+    return torch.stack([inside, boundary, ~(inside | boundary)], dim=1).float()
 
 
 @dataclass(frozen=True)
-class _Shapes:
-    """Nuclei of any annotation, in level-0 pixels.
+class Target:
+    """A kind of target.
 
     Attributes:
-        centres: x and y of the centroids, float64, ``(n, 2)``.
-        bounds: Left, top, right and bottom, float64, ``(n, 4)``.
-        contains: Of rows ``(k,)`` and positions ``(k, 2)``: whether that nucleus contains that position.
+        draw: From an annotation, a grid and microns per level-0 pixel: float32, ``(h, w)``, or ``(k, h, w)``
+            for several maps. Its other arguments are an experiment's ``target_arguments``.
+        maps: What each map shows: a model card's ``maps``.
+        settle: What makes a target of crops that were interpolated, ``(n, k, h, w)``.
+        decodings: Ways of reading nuclei from such maps.
     """
 
-    centres: np.ndarray
-    bounds: np.ndarray
-    contains: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    draw: Callable[..., np.ndarray]
+    maps: tuple[str, ...] = ("centre",)
+    settle: Callable[[torch.Tensor], torch.Tensor] = as_masks
+    decodings: tuple[str, ...] = ("components", "peaks")
 
 
-def _shapes(annotation: Annotation, radius: float) -> _Shapes:
-    """Centres become discs of ``radius`` level-0 pixels."""
-    if not isinstance(annotation, np.ndarray):
-        return _shapes_of_outlines(annotation)
-    if annotation.ndim == 2 and np.issubdtype(annotation.dtype, np.integer):
-        return _shapes_of_map(annotation)
-    if annotation.ndim == 2 and annotation.shape[1] == 2 and np.issubdtype(annotation.dtype, np.floating):
-        return _shapes_of_centres(annotation.astype(np.float64), radius)
-    raise ValueError(
-        f"the annotation is {annotation.dtype} of shape {annotation.shape}; expected an instance map (whole "
-        "numbers, two dimensions), centres (floats, n x 2) or a sequence of polygons."
-    )
-
-
-def _shapes_of_map(instances: np.ndarray) -> _Shapes:
-    labels, boxes = [], []
-    for label, box in enumerate(ndimage.find_objects(instances), start=1):
-        if box is not None:
-            labels.append(label)
-            boxes.append((box[1].start, box[0].start, box[1].stop, box[0].stop))
-    label_of = np.array(labels, np.int64)
-    height, width = instances.shape
-
-    def contains(owner: np.ndarray, position: np.ndarray) -> np.ndarray:
-        x, y = np.floor(position + 0.5).astype(np.int64).T
-        within: np.ndarray = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        return within & (instances[y * within, x * within] == label_of[owner])
-
-    return _Shapes(instance_points(instances), np.array(boxes, np.float64).reshape(-1, 4) - 0.5, contains)
-
-
-def _shapes_of_outlines(polygons: Sequence[BaseGeometry]) -> _Shapes:
-    outlines = np.empty(len(polygons), dtype=object)
-    outlines[:] = polygons
-    wrong = np.flatnonzero(~(shapely.is_valid(outlines) & (shapely.area(outlines) > 0)))
-    if wrong.size:
-        raise ValueError(
-            f"polygon {wrong[0]} is not valid or has no area; repair it with shapely.make_valid, or leave it "
-            "out."
-        )
-    shapely.prepare(outlines)
-
-    def contains(owner: np.ndarray, position: np.ndarray) -> np.ndarray:
-        within: np.ndarray = shapely.contains_xy(outlines[owner], *position.T)
-        return within
-
-    centres = shapely.get_coordinates(shapely.centroid(outlines))
-    return _Shapes(centres, shapely.bounds(outlines).reshape(-1, 4), contains)
-
-
-def _shapes_of_centres(centres: np.ndarray, radius: float) -> _Shapes:
-    if not np.isfinite(centres).all():
-        wrong = np.flatnonzero(~np.isfinite(centres).all(axis=1))[0]
-        raise ValueError(f"centre {wrong} is at {centres[wrong].tolist()}; expected finite numbers.")
-
-    def contains(owner: np.ndarray, position: np.ndarray) -> np.ndarray:
-        within: np.ndarray = np.hypot(*(position - centres[owner]).T) <= radius
-        return within
-
-    return _Shapes(centres, np.hstack([centres - radius, centres + radius]), contains)
-
-
-def _pixels_within(grid: Grid, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Model pixels of every box, at least those whose centre lies in it.
-
-    Args:
-        grid: The model grid.
-        bounds: Left, top, right and bottom in level-0 pixels, ``(n, 4)``.
-
-    Returns:
-        Row of the box, and row and column of the pixel, int64, ``(k,)`` each; box by box.
-    """
-    end = np.array([grid.width, grid.height])
-    first = np.clip(np.floor(grid.from_level0(bounds[:, :2])).astype(np.int64), 0, end)
-    beyond = np.clip(np.ceil(grid.from_level0(bounds[:, 2:])).astype(np.int64) + 1, first, end)
-    across, down = (beyond - first).T
-    count = across * down
-    owner = np.repeat(np.arange(len(bounds)), count)
-    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    down_by, across_by = np.divmod(place, across[owner])
-    return owner, first[owner, 1] + down_by, first[owner, 0] + across_by
+TARGETS = {
+    "shrunken_mask": Target(shrunken_mask),
+    "full_mask": Target(full_mask),
+    "proximity_map": Target(proximity_map, settle=as_they_are),
+    "nucleus_distance": Target(
+        nucleus_distance, ("nucleus", "distance"), as_mask_and_distance, ("watershed",)
+    ),
+    "inside_boundary": Target(
+        inside_boundary, ("inside", "boundary", "background"), as_inside_boundary, ("dilation",)
+    ),
+}
 
 
 def _check_positive(**arguments: float) -> None:
