@@ -65,8 +65,8 @@ def test_a_sweep_is_a_list(sheet: Path, tmp_path: Path) -> None:
     runs = planned(tmp_path, sheet, variants={"v": {"target": ["lung"], "sweep": sweep}}, seeds=[3])
     assert [run.run for run in runs] == ["v-0.1-0.1-3", "v-0.1-0.2-3", "v-1.0-0.1-3", "v-1.0-0.2-3"]
     assert [(run.series, run.x_name, run.x) for run in runs[1:3]] == [
-        ("0.1", "loss_arguments.tau", 0.2),
-        ("1.0", "loss_arguments.tau", 0.1),
+        ("v, 0.1", "loss_arguments.tau", 0.2),
+        ("v, 1.0", "loss_arguments.tau", 0.1),
     ]
     assert experiment_of(runs[1]).loss_arguments == {"weight": 0.7, "tau": 0.2}
     assert [len(images_of(run, "target", "train")) for run in runs] == [1, 1, 8, 8]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from skimage.measure import regionprops
 from tqdm import tqdm
 
 from karyon.errors import KaryonError
@@ -27,6 +28,7 @@ from karyon.models.card import ModelCard, model_folder, read_card
 from karyon.models.folding import fold_batch_norm
 from karyon.models.weights import load_model
 from karyon.nuclei.decode import decode
+from karyon.nuclei.instances import label_map
 from karyon.study.plan import fingerprint
 from karyon.tiles.grid import Grid, read_window
 from karyon.training.data import read_annotation
@@ -149,7 +151,7 @@ def _predict_images(
             rgb = read_window(slide, grid, -halo, -halo, width, height)
         fit = image_stains(image["path"], facts.mpp, image["stain"], stains)
         (values,) = predictor.predict(iter([rgb]), input_layer(card, fit, "hematoxylin"))
-        values = values[halo : halo + grid.height, halo : halo + grid.width]
+        values = values[..., halo : halo + grid.height, halo : halo + grid.width]
         _, truth = read_annotation(image, (facts.width, facts.height), facts.mpp)
         truth = truth * facts.mpp
         found = _found(values, card, card.decoding.threshold, grid) * facts.mpp
@@ -167,8 +169,12 @@ def _predict_images(
 
 
 def _found(values: np.ndarray, card: ModelCard, threshold: float, grid: Grid) -> np.ndarray:
-    """Nuclei of a map at a threshold, float64, ``(n, 2)``, in level-0 pixels."""
+    """Nuclei of a map at a threshold, or centroids of outlines, float64, ``(n, 2)``, in level-0 pixels."""
     decoding = replace(card.decoding, threshold=threshold)
+    if values.ndim == 3:
+        labels = label_map(values, decoding, card.maps, card.mpp)
+        centres = [region.centroid[::-1] for region in regionprops(labels)]
+        return grid.to_level0(np.array(centres).reshape(-1, 2))
     found = decode(values, decoding, int(values.max()), card.mpp)
     return grid.to_level0(np.stack([found.x, found.y], axis=1))
 
