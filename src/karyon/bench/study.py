@@ -102,7 +102,7 @@ def _draw_predictions(work: Path, study: PlannedStudy) -> None:
             _draw_group(generator, list(images)).to_parquet(target / f"{group}.parquet", index=False)
             curve = {"image_id": images, "threshold": 0.5, "tp": 1, "fp": 1, "fn": 1}
             pd.DataFrame(curve).to_parquet(target / f"{group}.curve.parquet", index=False)
-            rows.append({"group": group, "model_sha256": "0" * 64, "threshold": 0.35})
+            rows.append({"group": group, "model_sha256": "0" * 64, "threshold": 0.35, "device": "CPU"})
         pd.DataFrame(rows).to_parquet(folder / "predictions" / f"{run.run}.parquet", index=False)
 
 
