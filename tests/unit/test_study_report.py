@@ -57,6 +57,7 @@ class Study:
         ]
         return {
             "commit": "19fc7c5",
+            "lock": "0123abc",
             "packages": {"torch": "2.13.0"},
             "hardware": {"cpu": "a <fast> one"},
             "seeds": [0, 1],

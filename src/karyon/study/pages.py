@@ -163,7 +163,8 @@ def provenance(facts: dict[str, Any]) -> list[str]:
     Args:
         facts: ``provenance.json`` of the study.
     """
-    general = {"commit": facts["commit"], "seeds": ", ".join(str(seed) for seed in facts["seeds"])}
+    general = {"commit": facts["commit"], "sha256 of the pins": facts["lock"]}
+    general["seeds"] = ", ".join(str(seed) for seed in facts["seeds"])
     general |= {str(key): str(value) for key, value in facts["hardware"].items()}
     runs = pd.DataFrame(facts["runs"])
     # A model that is taken as it is was not trained here.

@@ -13,7 +13,9 @@ import pandas as pd
 import yaml
 
 from karyon.io.schemas import REPOSITORY
+from karyon.io.sheets import read_sheet
 from karyon.models.card import file_sha256, model_folder, read_card
+from karyon.study.plan import fingerprint
 from karyon.study.planned import PlannedRun, PlannedStudy
 from karyon.training.experiment import expand_data
 
@@ -28,19 +30,20 @@ def provenance(study: PlannedStudy, folder: Path) -> dict[str, Any]:
         folder: Its folder, with the plan.
 
     Returns:
-        ``packages``, ``commit`` ('' outside a git repository), ``hardware``, ``seeds``, ``study`` (what the
-        user wrote), ``data`` (each sheet with sha256) and ``runs`` (seconds of training, sha256 of weights,
-        device).
+        ``packages``; ``commit`` ('' outside a repository); ``lock``, the sha256 of the pins; ``hardware``;
+        ``seeds``; ``study``, what the user wrote; ``data``, of each sheet its sha256 and a fingerprint of the
+        size and time of its files; ``runs``, seconds of training, sha256 of weights and device of each.
     """
     written = yaml.safe_load((folder / "plan" / "study.yaml").read_text(encoding="utf-8"))["study"]
     sheets = [expand_data(sheet) for sheet in written["data"]["sheets"]]
     return {
         "packages": {name: version(name) for name in PACKAGES},
         "commit": _commit(),
+        "lock": file_sha256(REPOSITORY / "constraints.txt"),
         "hardware": {"machine": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
         "seeds": sorted({run.seed for run in study.runs}),
         "study": written,
-        "data": [{"sheet": str(sheet), "sha256": file_sha256(sheet)} for sheet in sheets],
+        "data": [_data(sheet) for sheet in sheets],
         "runs": [_facts(run, folder) for run in study.runs],
     }
 
@@ -56,6 +59,12 @@ def _facts(run: PlannedRun, folder: Path) -> dict[str, Any]:
         "model_sha256": card.sha256,
         "device": manifest["device"].iloc[0],
     }
+
+
+def _data(sheet: Path) -> dict[str, Any]:
+    images = read_sheet(sheet)
+    facts = {"images": len(images), "files": fingerprint(images)}
+    return {"sheet": str(sheet), "sha256": file_sha256(sheet), **facts}
 
 
 def _commit() -> str:
