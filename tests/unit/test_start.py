@@ -14,7 +14,7 @@ from torch import nn
 from karyon.errors import KaryonError
 from karyon.models.card import Decoding, ModelCard
 from karyon.models.registry import blocks, build
-from karyon.models.weights import save_model
+from karyon.models.weights import load_model, save_model
 from karyon.training.experiment import Experiment, Start
 from karyon.training.start import starting_point
 
@@ -22,16 +22,21 @@ from karyon.training.start import starting_point
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """The folder of a model that the experiment can start from."""
+    return saved(tmp_path / "base", "micronet", {"in_channels": 1, "width": 2})
+
+
+def saved(folder: Path, architecture: str, arguments: dict[str, int]) -> Path:
+    """A model with random weights and statistics."""
     torch.manual_seed(11)
-    network = build("micronet", in_channels=1, width=2)
+    network = build(architecture, **arguments)
     with torch.no_grad():
         for name, value in network.named_buffers():
             if "running" in name:
                 value.copy_(1 + torch.rand_like(value))
     card = ModelCard(
-        name="base",
-        architecture="micronet",
-        arguments={"in_channels": 1, "width": 2},
+        name=folder.name,
+        architecture=architecture,
+        arguments=arguments,
         input="H-C",
         mpp=0.5,
         halo_px=128,
@@ -39,8 +44,8 @@ def model(tmp_path: Path) -> Path:
         output="probability",
         decoding=Decoding("components", 0.35),
     )
-    save_model(tmp_path / "base", network, card)
-    return tmp_path / "base"
+    save_model(folder, network, card)
+    return folder
 
 
 def finetuning(model: Path, freeze: int) -> Experiment:
@@ -118,6 +123,19 @@ def test_every_map_starts_as_the_one_of_the_model(model: Path) -> None:
     with torch.inference_mode():
         expected, found = trained.eval()(pixels), network.eval()(pixels)
     torch.testing.assert_close(found, expected.expand(1, 2, 32, 32))
+
+
+def test_a_network_that_folds_starts_as_the_model_at_its_coarser_resolution(tmp_path: Path) -> None:
+    coarse = saved(tmp_path / "coarse", "unet", {"in_channels": 1, "width": 2, "depth": 2})
+    arguments = {"width": 2, "depth": 2, "fold": 2}
+    fine = replace(EXPERIMENT, architecture="unet", arguments=arguments, start=Start(str(coarse)))
+    trained, _ = load_model(coarse)
+    pixels = torch.rand(1, 1, 32, 48)
+    with torch.inference_mode():
+        found = starting_point(fine).network.eval()(pixels)
+        means = torch.nn.functional.avg_pool2d(pixels, 2)
+        expected = trained.eval()(means).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    torch.testing.assert_close(found, expected)
 
 
 def test_encoder_comes_from_a_file(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def test_parameter_count_is_that_of_the_published_layers(shape: tuple[int, int, 
     assert sum(value.numel() for value in network.parameters()) == parameter_count(*shape)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_no_output_pixel_depends_on_an_input_pixel_beyond_reach(depth: int) -> None:
-    network = randomised(UNet(width=2, depth=depth))
+@pytest.mark.parametrize(("depth", "fold"), [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (3, 2)])
+def test_no_output_pixel_depends_on_an_input_pixel_beyond_reach(depth: int, fold: int) -> None:
+    network = randomised(UNet(width=2, depth=depth, fold=fold))
     for phase in range(network.stride):
         gradient, place = input_gradient(network, phase)
         rows, columns = torch.nonzero(gradient, as_tuple=True)
@@ -49,10 +49,10 @@ def test_no_output_pixel_depends_on_an_input_pixel_beyond_reach(depth: int) -> N
         assert int(torch.maximum((rows - place).abs(), (columns - place).abs()).max()) <= network.reach
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_reach_is_attained(depth: int) -> None:
+@pytest.mark.parametrize(("depth", "fold"), [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (2, 3)])
+def test_reach_is_attained(depth: int, fold: int) -> None:
     # With weights above 0 no ReLU and no cancellation hides a dependence.
-    network = UNet(width=2, depth=depth)
+    network = UNet(width=2, depth=depth, fold=fold)
     with torch.no_grad():
         for value in network.parameters():
             value.copy_(torch.rand(value.shape, generator=torch.Generator().manual_seed(1)) + 0.1)
@@ -97,3 +97,16 @@ def test_translation_by_the_stride_commutes_away_from_the_borders() -> None:
     shifted = here[inner.start - down : inner.stop - down, across.start - right : across.stop - right]
     torch.testing.assert_close(there[inner, across], shifted, rtol=0, atol=1e-12)
     assert float(shifted.std()) > 1e-3
+
+
+def test_folded_pixels_are_what_four_strided_images_would_be() -> None:
+    folded = randomised(UNet(in_channels=1, out_channels=2, width=3, depth=2, fold=2), seed=5)
+    plain = UNet(in_channels=4, out_channels=8, width=3, depth=2).double().eval()
+    plain.load_state_dict(folded.state_dict())
+    image = torch.rand(1, 1, 24, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    corners = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    strided = torch.cat([image[:, :, y::2, x::2] for y, x in corners], dim=1)
+    with torch.inference_mode():
+        maps, parts = folded(image), plain(strided)
+    for place, (y, x) in enumerate(corners):
+        torch.testing.assert_close(maps[:, :, y::2, x::2], parts[:, [place, 4 + place]], rtol=0, atol=0)

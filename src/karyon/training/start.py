@@ -84,10 +84,18 @@ def _continue(network: nn.Module, experiment: Experiment, start: Start) -> list[
 
 
 def _with_maps(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of a network with one map for one with several: each map starts as that one."""
-    return {
-        name: value.expand_as(wanted[name])
-        if name in wanted and value.shape[:1] == (1,) and value.shape[1:] == wanted[name].shape[1:]
-        else value
-        for name, value in weights.items()
-    }
+    """The weights of a network with one map for one with several, or for one that folds pixels.
+
+    Each map starts as that one, and each pixel that is folded with others as their mean did: a folding
+    network starts as the other one at its coarser resolution.
+    """
+    fitted = {}
+    for name, value in weights.items():
+        shape = wanted[name].shape if name in wanted else value.shape
+        if value.shape[:1] == (1,) and value.shape[1:] == shape[1:]:
+            value = value.expand(shape)
+        elif value.ndim == 4 and shape[0] == value.shape[0] and shape[1] % value.shape[1] == 0:
+            pixels = shape[1] // value.shape[1]
+            value = value.repeat_interleave(pixels, dim=1) / pixels
+        fitted[name] = value
+    return fitted
