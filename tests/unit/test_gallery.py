@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -50,12 +51,13 @@ def slide_files(cohort: Path, slide_id: str, size: tuple[int, int], table: pd.Da
     """What the stages leave of a slide of 0.25 um per pixel."""
     files = SlideFiles(cohort, slide_id)
     facts = SlideFacts(*size, 0.25, "sheet", (size,), 0, 0, "image")
-    for path in (files.facts, files.matches):
+    for path in (files.facts, files.matches, files.nuclei):
         path.parent.mkdir(parents=True, exist_ok=True)
     mask_grid = Grid.of_slide(facts, 8.0)
     files.facts.write_text(json.dumps({"slide": asdict(facts), "mask_grid": asdict(mask_grid)}))
     Image.new("L", (mask_grid.width, mask_grid.height), 255).save(files.tissue_mask)
     table.to_parquet(files.matches, index=False)
+    table[["x", "y"]].to_parquet(files.nuclei, index=False)
     return files
 
 
@@ -191,6 +193,26 @@ def test_error_field_marks_each_point_where_the_match_table_has_it(white_slide: 
     legend = np.asarray(picture)[FIELD_PX:]
     for kind in ("TP", "FP", "FN"):
         assert (legend == MARKS[kind].colour).all(axis=2).any()
+
+
+def test_outlines_have_the_colour_of_their_match(white_slide: Path, tmp_path: Path) -> None:
+    table = points(("TP", 500, 300), ("FP", 700, 300), ("FN", 900, 300), ("TP", 380, 300), ("TP", 1400, 300))
+    table["nucleus_id"] = [1, 2, None, 3, 4]
+    files = slide_files(tmp_path, "w", (1600, 1000), table)
+    found = table.dropna().astype({"nucleus_id": int})
+    # Squares of 80 px about the centres, one with a hole; the third reaches into the field from its left.
+    squares = shapely.box(found["x"] - 40, 260, found["x"] + 40, 340)
+    squares[0] = squares[0].difference(shapely.box(490, 290, 510, 310))
+    found.assign(geometry=shapely.to_wkb(squares)).to_parquet(files.nuclei)
+    grid = field_grid(open_slide(str(white_slide), 0.25).facts, FIELD_PX)
+    picture = draw_error_field(plan_row("w", white_slide), files, Field(grid, 400, 0, FIELD_PX))
+    for x, y in ((60, 300), (140, 300), (100, 260), (100, 340), (90, 300), (110, 300), (20, 280)):
+        assert near(picture, x, y, GREEN)
+    for x, y in ((260, 300), (340, 300), (315, 300)):  # outline and diamond
+        assert near(picture, x, y, YELLOW)
+    assert near(picture, 500, 308, BLUE)
+    assert not near(picture, 112, 300, GREEN)  # no circle within an outline
+    assert not near(picture, 300, 260, GREEN)
 
 
 def test_field_of_a_coarser_slide_shows_200_um(tmp_path: Path) -> None:

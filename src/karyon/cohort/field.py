@@ -9,20 +9,25 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
 from PIL import Image, ImageDraw, ImageFont
 
 from karyon.evaluation.export import KINDS
 from karyon.io.slides import Slide, SlideFacts
+from karyon.nuclei.query import read_nuclei
 from karyon.tiles.grid import Grid, read_window
 
 FIELD_UM = 200.0
 MARK_UM = 3.0  # radius: inside most nuclei, so that their outline stays to be seen
+REACH_UM = 25.0  # from a nucleus' centroid to its farthest corner, of all but giants
 SCALE_BAR_UM = 50.0
 CAPTION_PX = 44
 TEXT_PX = 14
 LEGEND_MARK_PX = 6
 LINE_PX, EDGE_PX = 2, 1
-OVERSAMPLING = 8  # Pillow draws lines without antialiasing
+OVERSAMPLING, OUTLINE_OVERSAMPLING = 8, 4  # Pillow draws lines without antialiasing
 
 Colour = tuple[int, int, int]
 
@@ -81,6 +86,12 @@ class Field:
         """
         return self.grid.from_level0(points[["x", "y"]].to_numpy(np.float64)) - (self.left, self.top)
 
+    def box(self, margin: float) -> shapely.Polygon:
+        """Its place on the slide and ``margin`` more on every side, both in level-0 pixels."""
+        corners = np.array([(self.left, self.top), (self.left + self.side, self.top + self.side)]) - 0.5
+        (x0, y0), (x1, y1) = self.grid.to_level0(corners)
+        return shapely.box(x0 - margin, y0 - margin, x1 + margin, y1 + margin)
+
     def holds(self, points: pd.DataFrame) -> np.ndarray:
         """Whether each point lies on one of the field's pixels, bool, ``(n,)``."""
         pixel = self.place(points)
@@ -92,15 +103,34 @@ def field_grid(facts: SlideFacts, side: int) -> Grid:
     return Grid.of_slide(facts, FIELD_UM / side)
 
 
-def draw_field(slide: Slide, field: Field, points: pd.DataFrame, title: str) -> Image.Image:
+def read_points(table: Path) -> pd.DataFrame:
+    """What :func:`draw_field` marks, of a table of matches, or of one of nuclei, all of kind ``nucleus``.
+
+    Args:
+        table: Parquet.
+
+    Returns:
+        ``nucleus_id``, ``x``, ``y`` and ``kind``.
+    """
+    names = [name for name in ("nucleus_id", "x", "y", "kind") if name in pq.read_schema(table).names]
+    points = pd.read_parquet(table, columns=names)
+    return points if "kind" in points else points.assign(kind="nucleus")
+
+
+def draw_field(
+    slide: Slide, field: Field, points: pd.DataFrame, title: str, nuclei: Path | None = None
+) -> Image.Image:
     """The field's pixels with marks and a scale bar, and below them the title and the legend with counts.
+
+    What was found and has an outline shows it, in the colour of its kind; only errors keep their mark then.
 
     Args:
         slide: The open slide.
         field: What to draw.
-        points: ``x`` and ``y`` in level-0 pixels and ``kind``, a key of ``MARKS``. Those outside are left out
-            of the counts, and drawn as far as their mark reaches into the field.
+        points: From :func:`read_points`: ``x`` and ``y`` in level-0 pixels and ``kind``, a key of ``MARKS``.
+            Those outside are left out of the counts, and drawn as far as their mark reaches into the field.
         title: First line of the caption.
+        nuclei: The slide's table of nuclei, of which the outlines are taken if it has any.
 
     Returns:
         RGB, ``side`` wide and ``side + CAPTION_PX`` high.
@@ -108,12 +138,46 @@ def draw_field(slide: Slide, field: Field, points: pd.DataFrame, title: str) -> 
     side = field.side
     pixels = read_window(slide, field.grid, field.left, field.top, side, side)
     pixel_um = slide.facts.mpp * field.grid.scale
-    picture = Image.fromarray(pixels)
-    draw_marks(picture, field.place(points), points["kind"].to_numpy(), MARK_UM / pixel_um)
+    picture, marked = Image.fromarray(pixels), points
+    if nuclei and "geometry" in pq.read_schema(nuclei).names:
+        outlined = _outlines(nuclei, field, REACH_UM / slide.facts.mpp).merge(points, on="nucleus_id")
+        for kind, some in outlined.groupby("kind"):
+            draw_outlines(picture, some["geometry"].to_numpy(), field, MARKS[str(kind)].colour)
+        marked = points[points["kind"].isin([kind for kind, mark in MARKS.items() if mark.corners])]
+    draw_marks(picture, field.place(marked), marked["kind"].to_numpy(), MARK_UM / pixel_um)
     _scale_bar(picture, pixel_um)
     captioned = with_caption(picture, side, title)
     _legend(captioned, side + 24, points["kind"][field.holds(points)])
     return captioned
+
+
+def _outlines(nuclei: Path, field: Field, reach: float) -> pd.DataFrame:
+    """``nucleus_id`` and ``geometry``, in level-0 pixels, of nuclei with a centroid in or about the field."""
+    columns = ["nucleus_id", "geometry"]
+    schema = pa.schema([pq.read_schema(nuclei).field(name) for name in columns])
+    batches = read_nuclei(nuclei, columns, field.box(reach))
+    found = pa.Table.from_batches(batches, schema).to_pandas()
+    return found.assign(geometry=shapely.from_wkb(found["geometry"]))
+
+
+def draw_outlines(picture: Image.Image, polygons: np.ndarray, field: Field, colour: Colour) -> None:
+    """Draw the rings of polygons.
+
+    Args:
+        picture: The field's, RGB; drawn on.
+        polygons: In level-0 pixels.
+        field: Where the picture lies.
+        colour: RGB.
+    """
+    side = field.side * OUTLINE_OVERSAMPLING
+    canvas = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(canvas)
+    for ring in shapely.get_rings(polygons):
+        corners = field.grid.from_level0(shapely.get_coordinates(ring)) - (field.left, field.top)
+        path = ((corners + 0.5) * OUTLINE_OVERSAMPLING).ravel().tolist()
+        draw.line(path, 255, LINE_PX * OUTLINE_OVERSAMPLING, joint="curve")
+    small = canvas.resize(picture.size, Image.Resampling.BOX)
+    picture.paste(colour, (0, 0, *picture.size), small)
 
 
 def draw_marks(picture: Image.Image, pixel: np.ndarray, kind: np.ndarray, radius: float) -> None:

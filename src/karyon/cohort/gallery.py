@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from karyon.cohort.field import Field, draw_field, field_grid
+from karyon.cohort.field import Field, draw_field, field_grid, read_points
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.stages.tissue import TissueFiles, open_planned
@@ -53,10 +53,10 @@ def draw_error_field(row: SlideRow, files: SlideFiles, field: Field) -> Image.Im
         files: Where its files lie.
         field: From :func:`worst_fields`.
     """
-    points = pd.read_parquet(files.matches, columns=["x", "y", "kind"])
+    points = read_points(files.matches)
     title = error_caption(row.slide_id, row.organ, points["kind"][field.holds(points)])
     with PatchedSlide(open_planned(row), limit=1.0) as slide:
-        return draw_field(slide, field, points, title)
+        return draw_field(slide, field, points, title, files.nuclei)
 
 
 def error_caption(slide_id: str, organ: str, kind: pd.Series) -> str:

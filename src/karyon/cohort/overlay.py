@@ -7,7 +7,15 @@ import pandas as pd
 from PIL import Image
 from scipy import ndimage
 
-from karyon.cohort.field import CAPTION_PX, FIELD_UM, Field, draw_field, field_grid, with_caption
+from karyon.cohort.field import (
+    CAPTION_PX,
+    FIELD_UM,
+    Field,
+    draw_field,
+    field_grid,
+    read_points,
+    with_caption,
+)
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.stages.tissue import TissueFiles, open_planned
@@ -27,14 +35,15 @@ def draw_overlay(row: SlideRow, files: SlideFiles) -> Image.Image:
         files: Where its files lie; nuclei must be there, matches are used where they are.
     """
     tissue = TissueFiles.read(files)
-    points = _points(files)
+    points = read_points(files.matches if files.matches.is_file() else files.nuclei)
     fields = _fields(points, tissue.facts.width, tissue.facts.height, FIELD_UM / tissue.facts.mpp)
     with PatchedSlide(open_planned(row), limit=1.0) as slide:
         panels = [_whole(slide, files, tissue)]
         grid = field_grid(slide.facts, PANEL_PX)
         for title, x, y in fields:
             left, top = (int(np.rint(grid.from_level0(np.array(value)))) for value in (x, y))
-            panels.append(draw_field(slide, Field(grid, left, top, PANEL_PX), points, title))
+            field = Field(grid, left, top, PANEL_PX)
+            panels.append(draw_field(slide, field, points, title, files.nuclei))
     width = sum(panel.width for panel in panels) + GAP_PX * (len(panels) - 1)
     sheet = Image.new("RGB", (width, PANEL_PX + CAPTION_PX), "white")
     left = 0
@@ -42,12 +51,6 @@ def draw_overlay(row: SlideRow, files: SlideFiles) -> Image.Image:
         sheet.paste(panel, (left, 0))
         left += panel.width + GAP_PX
     return sheet
-
-
-def _points(files: SlideFiles) -> pd.DataFrame:
-    if files.matches.is_file():
-        return pd.read_parquet(files.matches, columns=["x", "y", "kind"])
-    return pd.read_parquet(files.nuclei, columns=["x", "y"]).assign(kind="nucleus")
 
 
 def _fields(points: pd.DataFrame, width: int, height: int, side: float) -> list[tuple[str, float, float]]:
