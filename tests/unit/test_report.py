@@ -17,7 +17,7 @@ from PIL import Image
 from karyon.cohort.field import BLUE, GREEN, YELLOW
 from karyon.cohort.figures import STYLE
 from karyon.cohort.layout import SlideFiles
-from karyon.cohort.pages import page, score_columns, slide_columns
+from karyon.cohort.pages import class_columns, page, score_columns, slide_columns
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.report import write_report
 from karyon.io.slides import SlideFacts
@@ -30,8 +30,8 @@ ORGAN = "lung $a$ <b>&"
 class Cohort:
     """Finished slides of 250 um, white, with a match each, and a miss in all but the first."""
 
-    def __init__(self, folder: Path, slides: int, annotated: bool) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, slides: int, annotated: bool, classes: bool = False) -> None:
+        self.folder, self.classes = folder, classes
         names = [f"s{number}" for number in range(slides)]
         plan = [self._slide(name, number > 0, annotated) for number, name in enumerate(names)]
         (folder / "plan").mkdir()
@@ -45,6 +45,10 @@ class Cohort:
                 "error": "",
                 "warning": "",
                 "nuclei_per_mm2": 16.0,
+                "tissue_mm2": 0.0625,
+                "width": 1000,
+                "height": 1000,
+                "mpp": 0.25,
             }
         )
         if annotated:
@@ -71,7 +75,8 @@ class Cohort:
         files.facts.write_text(json.dumps({"slide": asdict(facts), "mask_grid": asdict(grid)}))
         for path in (files.tissue_mask, files.thumbnail):
             Image.new("L", (grid.width, grid.height), 255).save(path)
-        pd.DataFrame({"x": [300.0], "y": [300.0]}).to_parquet(files.nuclei)
+        nuclei = pd.DataFrame({"slide_id": name, "x": [300.0], "y": [300.0], "x_um": [75.0], "y_um": [75.0]})
+        (nuclei.assign(class_name="tumour") if self.classes else nuclei).to_parquet(files.nuclei)
         if annotated:
             kinds = ["TP", "FN"] if missed else ["TP"]
             place = {"x": 300.0, "y": 300.0, "distance_um": 1.0, "class_name": "", "truth_class": "tumour"}
@@ -85,7 +90,7 @@ class Cohort:
         tables = [str(self.folder / f"{name}.parquet") for name in ("slides", "scores", "curves")]
         plans = [str(self.folder / "plan" / "shard-0.tsv")]
         folder = self.folder / "report"
-        write_report(*tables, plans, overlays, str(folder), str(self.folder / "report.log"))
+        write_report(*tables, plans, overlays, 1, str(folder), str(self.folder / "report.log"))
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -100,7 +105,8 @@ def score(grouping: str, group: str, **known: Any) -> dict[str, Any]:
 
 
 FIGURES = {f"Figures/{name}.png" for name in ("density", "precision_recall", "f1", "intervals", "distances")}
-ALWAYS = {"Overlays/s0.png", "Tables/slides.html", "Figures/density.png"}
+ALWAYS = {"Overlays/s0.png", "Heatmaps/s0.png", "Tables/slides.html", "Figures/density.png"}
+CLASSES = {"Tables/classes.html", "Figures/class_fractions.png", "Figures/class_densities.png"}
 EVALUATION = {"Tables/scores.html", "Figures/confusion.png"} | FIGURES
 
 
@@ -119,6 +125,39 @@ def test_cohort_without_annotations_has_no_evaluation(tmp_path: Path) -> None:
     assert (tmp_path / "report.log").read_text() == ""
 
 
+def test_a_model_of_classes_has_them_compared(tmp_path: Path) -> None:
+    assert Cohort(tmp_path, slides=2, annotated=False, classes=True).report() == ALWAYS | CLASSES
+    assert (tmp_path / "report.log").read_text() == ""
+
+
+def test_classes_are_counted_together_and_compared_between_slides() -> None:
+    slides = pd.DataFrame(
+        {"slide_id": list("abcd"), "organ": ["lung", "lung", "liver", "liver"], "tissue_mm2": [1, 3, 2, 2]}
+    )
+    found = {
+        "a": ((30, 0.75), (10, 0.25)),
+        "b": ((60, 0.3), (140, 0.7)),
+        "c": ((5, 1.0), (0, 0.0)),
+        "d": ((0, NAN), (0, NAN)),
+    }
+    counts = pd.DataFrame(
+        [
+            {"slide_id": slide, "class_name": name, "nuclei": number, "fraction": fraction}
+            for slide, row in found.items()
+            for name, (number, fraction) in zip(("tumour", "stroma"), row, strict=True)
+        ]
+    )
+    table = class_columns(counts, slides).set_index(["group", "class"])
+    assert table.index.tolist() == [
+        (group, name) for group in ("all slides", "liver", "lung") for name in ("stroma", "tumour")
+    ]
+    columns = ["slides", "nuclei", "share of all nuclei", "nuclei per mm²", "median"]
+    # Shares of tumour in a slide: 0.75, 0.3 and 1; the slide without nuclei has none.
+    assert table.loc[("all slides", "tumour"), columns].tolist() == ["4", "95", "0.388", "12", "0.750"]
+    assert table.loc[("lung", "stroma"), columns].tolist() == ["2", "150", "0.625", "38", "0.475"]
+    assert table.loc[("liver", "tumour"), columns].tolist() == ["2", "5", "1.000", "1", "1.000"]
+
+
 def test_what_cannot_be_drawn_is_logged_and_left_out(tmp_path: Path) -> None:
     cohort = Cohort(tmp_path, slides=3, annotated=True)
     (tmp_path / "s1.png").write_bytes(b"not a picture")
@@ -126,7 +165,7 @@ def test_what_cannot_be_drawn_is_logged_and_left_out(tmp_path: Path) -> None:
     names = cohort.report(overlays=3)
     left_out = {"Overlays/s1.png", "Errors/01_s1.png", "Figures/precision_recall.png"}
     everything = ALWAYS | EVALUATION | {"Overlays/s2.png", "Errors/02_s2.png"}
-    assert names == everything - left_out
+    assert names == everything - left_out | {"Heatmaps/s1.png", "Heatmaps/s2.png"}
     log = (tmp_path / "report.log").read_text()
     for name in ("s1.png", "01_s1.png", "precision_recall"):
         assert f"{name} is left out" in log
@@ -198,10 +237,10 @@ def test_words_stand_left_and_numbers_right() -> None:
 
 
 @pytest.mark.parametrize("overlays", [0, 2])
-def test_as_many_overlays_as_configured_first_by_id(tmp_path: Path, overlays: int) -> None:
+def test_as_many_pictures_as_configured_first_by_id(tmp_path: Path, overlays: int) -> None:
     names = Cohort(tmp_path, slides=3, annotated=False).report(overlays)
-    assert {name for name in names if name.startswith("Overlays")} == {
-        f"Overlays/s{number}.png" for number in range(overlays)
+    assert {name for name in names if name.startswith(("Overlays", "Heatmaps"))} == {
+        f"{kind}/s{number}.png" for kind in ("Overlays", "Heatmaps") for number in range(overlays)
     }
 
 

@@ -6,6 +6,7 @@ write_report(
     curves=snakemake.input.curves,
     plans=snakemake.input.plans,
     overlays=snakemake.params.overlays,
+    threads=snakemake.threads,
     folder=snakemake.output[0],
     log=snakemake.log[0],
 )

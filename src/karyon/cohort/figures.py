@@ -104,22 +104,23 @@ def _iso_f1(axes: Axes) -> None:
         axes.text(1.015, lowest, f"F1 {f1:g}", color=GREY, fontsize=8, va="center")
 
 
-def draw_boxes(slides: pd.DataFrame, column: str, label: str) -> Figure | None:
-    """One dot per slide and a box plot per organ: median, quartiles, whiskers to 1.5 quartile ranges.
+def draw_boxes(slides: pd.DataFrame, column: str, label: str, by: str = "organ") -> Figure | None:
+    """One dot per slide and a box plot per group: median, quartiles, whiskers to 1.5 quartile ranges.
 
     Args:
-        slides: The slides to show, with ``organ``.
+        slides: A row of each slide, or of each slide and group.
         column: The figure; slides in which it is undefined are left out.
         label: Of the axis, with the unit.
+        by: Column that names the group.
 
     Returns:
         The figure; None where no slide has the figure.
     """
     values = slides[column].astype(np.float64)
-    values, organs = values[values.notna()], slides.loc[values.notna(), "organ"].replace("", NOT_STATED)
+    values, names = values[values.notna()], slides.loc[values.notna(), by].replace("", NOT_STATED)
     if values.empty:
         return None
-    groups = [(str(organ), part.to_numpy()) for organ, part in values.groupby(organs)]
+    groups = [(str(name), part.to_numpy()) for name, part in values.groupby(names)]
     figure = Figure(figsize=(7.5, 1.2 + 0.45 * len(groups)), layout="constrained")
     axes = figure.subplots()
     axes.boxplot(
@@ -138,9 +139,9 @@ def draw_boxes(slides: pd.DataFrame, column: str, label: str) -> Figure | None:
         # Golden steps spread the dots evenly, the same way in every run.
         spread = (np.arange(len(part)) * 0.618034 % 1 - 0.5) * min(0.44, 0.08 * (len(part) - 1))
         axes.plot(part, height + spread, "o", color=PALETTE[0], markersize=4.5, alpha=0.65, markeredgewidth=0)
-    axes.set_yticks(range(len(groups)), [f"{organ} ({len(part)})" for organ, part in groups])
+    axes.set_yticks(range(len(groups)), [f"{name} ({len(part)})" for name, part in groups])
     axes.invert_yaxis()
-    axes.set(xlabel=label, ylabel="organ (slides)")
+    axes.set(xlabel=label, ylabel=f"{by.removesuffix('_name')} (slides)")
     axes.grid(axis="x", alpha=0.3)
     return figure
 

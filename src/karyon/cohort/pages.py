@@ -15,6 +15,8 @@ thead th {{position: sticky; top: 0; background: white; border-bottom: 2px solid
 {left} {{text-align: left}}
 </style><h1 style="font-size: 18px">{title}</h1><p>{note}</p>{rows}</html>"""
 
+QUARTILES = {0.25: "share in a slide, 1st quartile", 0.5: "median", 0.75: "3rd quartile"}
+
 
 def score_columns(scores: pd.DataFrame) -> pd.DataFrame:
     """The score table as text, averages with their interval: ``0.872 (0.851 to 0.890)``.
@@ -80,6 +82,40 @@ def slide_columns(slides: pd.DataFrame, radius_um: float | None) -> pd.DataFrame
     if "stain_source" in slides:
         table["stain"] = slides["stain_source"].fillna("")
     return table.assign(error=slides["error"], warning=slides["warning"])
+
+
+def class_columns(counts: pd.DataFrame, slides: pd.DataFrame) -> pd.DataFrame:
+    """What of a cohort's nuclei is of which class, as text: of all slides, and of each organ of several.
+
+    Args:
+        counts: From :func:`karyon.cohort.questions.count_nuclei`.
+        slides: The slides that were counted.
+    """
+    known = counts.merge(slides[["slide_id", "organ", "tissue_mm2"]], on="slide_id")
+    groups = [("all slides", known)]
+    if known["organ"].nunique() > 1:
+        groups += [(str(organ), some) for organ, some in known.groupby("organ")]
+    rows = []
+    for group, some in groups:
+        whole = some["nuclei"].sum()
+        for name, nuclei in some.groupby("class_name"):
+            share = nuclei["fraction"].dropna()
+            rows.append(
+                {
+                    "group": group,
+                    "class": name,
+                    "slides": len(nuclei),
+                    "nuclei": nuclei["nuclei"].sum(),
+                    "share of all nuclei": nuclei["nuclei"].sum() / whole,
+                    "nuclei per mm²": nuclei["nuclei"].sum() / nuclei["tissue_mm2"].sum(),
+                    **{title: share.quantile(part) for part, title in QUARTILES.items()},
+                }
+            )
+    table = pd.DataFrame(rows)
+    decimals = {"slides": 0, "nuclei": 0, "share of all nuclei": 3, "nuclei per mm²": 0}
+    for title, number in (decimals | dict.fromkeys(QUARTILES.values(), 3)).items():
+        table[title] = _decimal(table[title], number)
+    return table
 
 
 def page(table: pd.DataFrame, title: str, note: str, text: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -20,6 +21,7 @@ from karyon.io.atomic import atomic_path
 
 # Side of a heat map's cell: a hundred nuclei or so in dense tissue.
 CELL_UM = 100.0
+PANEL_INCHES, PANELS_ACROSS = 4.2, 3
 # What all nuclei are called by a model that tells no classes apart.
 ANY_CLASS = "nucleus"
 COUNTS = """
@@ -69,27 +71,37 @@ def read_slides(cohort: Path, wanted: Sequence[str] = ()) -> pd.DataFrame:
     return slides[slides["slide_id"].isin(wanted)] if wanted else slides
 
 
-def count_nuclei(cohort: Path, slides: pd.DataFrame) -> pd.DataFrame:
+def count_nuclei(cohort: Path, slides: pd.DataFrame, threads: int | None = None) -> pd.DataFrame:
     """Nuclei of each class on each slide, a class of the cohort that a slide has none of included.
 
     Args:
         cohort: ``results/<cohort>``.
         slides: From :func:`read_slides`.
+        threads: That DuckDB may use; ``None`` for one a core.
 
     Returns:
         ``slide_id``, ``class_name``, ``nuclei``, ``nuclei_per_mm2`` of tissue, and ``fraction`` of the
         slide's nuclei, empty of a slide without any.
     """
     files = [str(SlideFiles(cohort, slide).nuclei) for slide in slides["slide_id"]]
-    with duckdb.connect() as connection:
+    with _connect(threads) as connection:
         connection.register("slides", slides[["slide_id", "tissue_mm2"]])
         query = COUNTS.format(class_name=_class_column(files[0]))
         return connection.execute(query, {"files": files}).df()
 
 
+def has_classes(nuclei: str | Path) -> bool:
+    """Whether a nuclei table tells classes apart; all slides of a cohort are of one model."""
+    return "class_name" in pq.read_schema(nuclei).names
+
+
 def _class_column(nuclei: str | Path) -> str:
-    """SQL of the class of a nucleus; all slides of a cohort are of one model."""
-    return "class_name" if "class_name" in pq.read_schema(nuclei).names else f"'{ANY_CLASS}'"
+    """SQL of the class of a nucleus."""
+    return "class_name" if has_classes(nuclei) else f"'{ANY_CLASS}'"
+
+
+def _connect(threads: int | None) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": threads} if threads else {})
 
 
 def nearest_distances(cohort: Path, slides: pd.DataFrame) -> pd.DataFrame:
@@ -144,26 +156,41 @@ def draw_heatmaps(cohort: Path, slides: pd.DataFrame) -> Iterator[Path]:
     Yields:
         The pictures, as they are written.
     """
-    for slide, width, height, mpp in slides[["slide_id", "width", "height", "mpp"]].itertuples(index=False):
-        maps = density_maps(SlideFiles(cohort, slide).nuclei, width * mpp, height * mpp)
-        path = cohort / "heatmaps" / f"{slide}.png"
+    for slide in slides.to_dict("records"):
+        path = cohort / "heatmaps" / f"{slide['slide_id']}.png"
         with rc_context(STYLE), atomic_path(path) as temporary:
-            _figure(slide, maps).savefig(temporary, format="png")
+            draw_heatmap(cohort, slide).savefig(temporary, format="png")
         yield path
 
 
-def density_maps(nuclei: Path, width_um: float, height_um: float) -> dict[str, np.ndarray]:
+def draw_heatmap(cohort: Path, slide: Mapping[Hashable, Any], threads: int | None = None) -> Figure:
+    """The density of all nuclei and of each class, each map with its scale; white where there is no nucleus.
+
+    Args:
+        cohort: ``results/<cohort>``.
+        slide: Its row of :func:`read_slides`.
+        threads: As in :func:`count_nuclei`.
+    """
+    name, mpp = slide["slide_id"], slide["mpp"]
+    size_um = slide["width"] * mpp, slide["height"] * mpp
+    return _figure(name, density_maps(SlideFiles(cohort, name).nuclei, *size_um, threads))
+
+
+def density_maps(
+    nuclei: Path, width_um: float, height_um: float, threads: int | None = None
+) -> dict[str, np.ndarray]:
     """Nuclei per mm2 in every cell of ``CELL_UM`` of a slide: of all nuclei and of each class.
 
     Args:
         nuclei: The slide's table.
         width_um: Of the slide.
         height_um: Of the slide.
+        threads: As in :func:`count_nuclei`.
 
     Returns:
         Class to float64, ``(rows, columns)``; all nuclei first, under ``ANY_CLASS``.
     """
-    with duckdb.connect() as connection:
+    with _connect(threads) as connection:
         query = CELLS.format(class_name=_class_column(nuclei))
         cells = connection.execute(query, {"files": [str(nuclei)], "cell": CELL_UM}).df()
     shape = (int(np.ceil(height_um / CELL_UM)), int(np.ceil(width_um / CELL_UM)))
@@ -177,14 +204,19 @@ def density_maps(nuclei: Path, width_um: float, height_um: float) -> dict[str, n
 
 
 def _figure(title: str, maps: dict[str, np.ndarray]) -> Figure:
-    """The maps side by side, each with its scale."""
     rows, columns = maps[ANY_CLASS].shape
     extent = (0, columns * CELL_UM / 1000, rows * CELL_UM / 1000, 0)
-    figure = Figure(figsize=(5.6 * len(maps), 1 + 4.6 * min(rows / columns, 2)), layout="constrained")
-    panels = figure.subplots(1, len(maps), squeeze=False)[0]
-    for axes, (name, density) in zip(panels, maps.items(), strict=True):
-        picture = axes.imshow(density, extent=extent, cmap="magma", vmin=0)
+    across = min(len(maps), PANELS_ACROSS)
+    down = -(-len(maps) // across)
+    size = (PANEL_INCHES * across, 0.4 + down * (0.6 + (PANEL_INCHES - 1) * min(rows / columns, 2)))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, (name, density) in zip(panels, maps.items(), strict=False):
+        seen = np.where(maps[ANY_CLASS] > 0, density, np.nan)
+        picture = axes.imshow(seen, extent=extent, cmap="viridis", vmin=0)
         axes.set(title="all nuclei" if name == ANY_CLASS else name, xlabel="mm", ylabel="mm")
         figure.colorbar(picture, ax=axes, label="nuclei per mm²", shrink=0.8)
+    for axes in panels[len(maps) :]:
+        axes.set_axis_off()
     figure.suptitle(title)
     return figure

@@ -25,17 +25,27 @@ from karyon.cohort.figures import (
 from karyon.cohort.gallery import draw_error_field, worst_fields
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.overlay import draw_overlay
-from karyon.cohort.pages import page, score_columns, slide_columns
+from karyon.cohort.pages import class_columns, page, score_columns, slide_columns
 from karyon.cohort.plan import SlideRow, read_plan
+from karyon.cohort.questions import count_nuclei, draw_heatmap, has_classes
 from karyon.cohort.shard import DONE
 
 logger = logging.getLogger("karyon")
+# Name of each figure, and what draws it; it may turn out to have nothing to show.
+Drawings = dict[str, Callable[[], Figure | None]]
 
 
 def write_report(
-    slides: str, scores: str, curves: str, plans: Sequence[str], overlays: int, folder: str, log: str
+    slides: str,
+    scores: str,
+    curves: str,
+    plans: Sequence[str],
+    overlays: int,
+    threads: int,
+    folder: str,
+    log: str,
 ) -> None:
-    """Write overlays, figures, tables and the worst fields into a folder that `snakemake --report` embeds.
+    """Write pictures, figures, tables and the worst fields into a folder that `snakemake --report` embeds.
 
     A picture that cannot be drawn is logged and left out; so is, silently, one that has nothing to show.
 
@@ -44,7 +54,8 @@ def write_report(
         scores: The cohort's score table.
         curves: The cohort's pooled curves.
         plans: The shards' TSVs.
-        overlays: How many slides get an overlay; the first by id of each status done.
+        overlays: How many slides get an overlay and a heat map; the first by id of each status done.
+        threads: That the nuclei are counted with.
         folder: Output folder.
         log: Log file.
     """
@@ -54,8 +65,14 @@ def write_report(
     table, score = pd.read_parquet(slides), pd.read_parquet(scores)
     done = table[table["status"] == DONE]
     _write_tables(table, score, target / "Tables")
-    _write_overlays(_rows(plans, done["slide_id"].sort_values().head(overlays)), cohort, target / "Overlays")
-    pictures = {"density": lambda: draw_boxes(done, "nuclei_per_mm2", "nuclei per mm² of tissue")}
+    shown = done.sort_values("slide_id").head(overlays)
+    _write_overlays(_rows(plans, shown["slide_id"]), cohort, target / "Overlays")
+    heatmaps: Drawings = {
+        slide["slide_id"]: partial(draw_heatmap, cohort, slide, threads) for slide in shown.to_dict("records")
+    }
+    _write_figures(heatmaps, target / "Heatmaps")
+    pictures: Drawings = {"density": lambda: draw_boxes(done, "nuclei_per_mm2", "nuclei per mm² of tissue")}
+    pictures |= _classes(cohort, done, threads, target / "Tables")
     if not score.empty:
         annotated = done[done["annotated"].notna()]
         files = [SlideFiles(cohort, slide_id) for slide_id in annotated["slide_id"]]
@@ -64,9 +81,29 @@ def write_report(
     _write_figures(pictures, target / "Figures")
 
 
+def _classes(cohort: Path, done: pd.DataFrame, threads: int, folder: Path) -> Drawings:
+    """The figures of the classes, and their table, written; nothing of a model that tells none apart."""
+    try:
+        if done.empty or not has_classes(SlideFiles(cohort, done["slide_id"].iloc[0]).nuclei):
+            return {}
+        counts = count_nuclei(cohort, done, threads)
+    except Exception:
+        logger.exception("the classes are left out")
+        return {}
+    note = "Nuclei of each class: of all slides together, and how their share differs between slides."
+    content = page(class_columns(counts, done), "Classes", note, ["group", "class"])
+    (folder / "classes.html").write_text(content, encoding="utf-8")
+    return {
+        "class_fractions": lambda: draw_boxes(counts, "fraction", "share of a slide's nuclei", "class_name"),
+        "class_densities": lambda: draw_boxes(
+            counts, "nuclei_per_mm2", "nuclei per mm² of tissue", "class_name"
+        ),
+    }
+
+
 def _evaluation(
     annotated: pd.DataFrame, score: pd.DataFrame, curves: Path, files: Sequence[SlideFiles]
-) -> dict[str, Callable[[], Figure | None]]:
+) -> Drawings:
     """Name of each figure of the evaluation, and what draws it."""
     radii = [float(radius) for radius in score["radius_um"].unique()]
     main = radii[0]
@@ -87,7 +124,7 @@ def _evaluation(
     }
 
 
-def _write_figures(pictures: dict[str, Callable[[], Figure | None]], folder: Path) -> None:
+def _write_figures(pictures: Drawings, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in pictures.items():
         try:
