@@ -208,14 +208,16 @@ def _figure(title: str, maps: dict[str, np.ndarray]) -> Figure:
     extent = (0, columns * CELL_UM / 1000, rows * CELL_UM / 1000, 0)
     across = min(len(maps), PANELS_ACROSS)
     down = -(-len(maps) // across)
-    size = (PANEL_INCHES * across, 0.4 + down * (0.6 + (PANEL_INCHES - 1) * min(rows / columns, 2)))
+    # A map keeps its shape: beside it a panel has room for the colour bar, above and below it for words.
+    height = 0.9 + (PANEL_INCHES - 1.5) * min(rows / columns, 2)
+    size = (PANEL_INCHES * across, 0.3 + height * down)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes, (name, density) in zip(panels, maps.items(), strict=False):
         seen = np.where(maps[ANY_CLASS] > 0, density, np.nan)
         picture = axes.imshow(seen, extent=extent, cmap="viridis", vmin=0)
         axes.set(title="all nuclei" if name == ANY_CLASS else name, xlabel="mm", ylabel="mm")
-        figure.colorbar(picture, ax=axes, label="nuclei per mm²", shrink=0.8)
+        figure.colorbar(picture, ax=axes, label="nuclei per mm²")
     for axes in panels[len(maps) :]:
         axes.set_axis_off()
     figure.suptitle(title)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 COHORT = Path("results/demo")
+SLIDES = Path("results/demo-slides/slides")
 SNAKEMAKE = [
     sys.executable,
     "-m",
@@ -50,12 +51,14 @@ def print_results(report: Path, seconds: float) -> None:
             index=False, float_format="{:.3f}".format
         )
     )
+    first = slides["slide_id"].iloc[0]
     overlays = sorted((COHORT / "report" / "Overlays").glob("*.png"))
     print("\nWhere to look:")
-    print(f"  every nucleus   {COHORT}/nuclei/*.parquet")
+    print(f"  every nucleus   {COHORT}/nuclei/*.parquet, with outline, size, shape and staining")
     print(f"  one row a slide {COHORT}/slides.parquet")
     print(f"  overlay         {overlays[0] if overlays else 'none'}")
     print(f"  HTML report     {report}")
+    print(f"  in QuPath       {SLIDES}/{first}.svs; drag {COHORT}/nuclei/{first}.geojson.gz onto it")
 
 
 if __name__ == "__main__":
