@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from karyon.cli.main import main
 from karyon.cohort.configuration import complete_config, read_configuration
 from karyon.cohort.forecast import INFER_THREADS, START_SECONDS, Forecast, forecast
 from karyon.cohort.plan import SlideRow, slides_of, write_plan
-from karyon.cohort.rates import ASSUMED_CPU, earlier_runs, most_alike
+from karyon.cohort.rates import MEGABYTES, SECONDS, assumed_rates, earlier_runs, most_alike
 from karyon.cohort.sizes import SlideSizes, slide_sizes
 from karyon.errors import KaryonError, SheetError
 from karyon.io.schemas import REPOSITORY
 from karyon.io.sheets import read_sheet
+from karyon.models.card import Decoding, ModelCard
+
+CARD = ModelCard("m", "unet", {}, "H-C", 0.5, 8, 2, "probability", Decoding("components", 0.5))
 
 
 @pytest.fixture
@@ -111,13 +115,37 @@ def test_a_gpus_seconds_are_its_own_and_unfinished_slides_do_not_count(tmp_path:
 def test_the_run_with_the_most_similar_slides_is_taken_and_none_that_is_unlike(tmp_path: Path) -> None:
     write_records(tmp_path / "small", 1, side=5_000)
     write_records(tmp_path / "large", 1, side=20_000)
-    runs = earlier_runs(tmp_path)
-    assert "large" in most_alike(runs, 300.0, ASSUMED_CPU).source
-    assert "small" in most_alike(runs, 30.0, ASSUMED_CPU).source
-    assert most_alike(runs, 2.0, ASSUMED_CPU) is ASSUMED_CPU
+    runs, otherwise = earlier_runs(tmp_path), assumed_rates(CARD, gpu=False)
+    assert "large" in most_alike(runs, 300.0, otherwise).source
+    assert "small" in most_alike(runs, 30.0, otherwise).source
+    assert most_alike(runs, 2.0, otherwise) is otherwise
 
 
-def forecast_by_hand(folder: Path, gpu: bool, infer_s: float = 30, **settings: Any) -> Forecast:
+def test_what_is_assumed_grows_with_the_maps_and_their_pixels() -> None:
+    centres = assumed_rates(CARD, gpu=False)
+    assert (centres.megabytes, centres.seconds) == (MEGABYTES, SECONDS)
+    two = assumed_rates(replace(CARD, maps=("nucleus", "distance")), gpu=False)
+    six = assumed_rates(
+        replace(CARD, maps=("background", "contour", *(f"inside:{name}" for name in "abcd")), mpp=0.25),
+        gpu=False,
+    )
+    for part in ("tiles", "maps"):
+        assert two.megabytes[part] > 2 * centres.megabytes[part]
+        assert six.megabytes[part] == pytest.approx(3 * 4 * two.megabytes[part])  # maps times pixels
+    assert six.megabytes["rest"] == two.megabytes["rest"] > 2 * centres.megabytes["rest"]
+    assert six.seconds["infer"] == pytest.approx(4 * two.seconds["infer"])
+    assert two.seconds["nuclei"] > centres.seconds["nuclei"]
+
+
+def test_runs_of_other_models_tell_nothing_of_the_disk(tmp_path: Path) -> None:
+    assert "pilot" in forecast_by_hand(tmp_path, gpu=True).disk.source
+    other = forecast_by_hand(tmp_path, gpu=True, card=replace(CARD, name="other"))
+    assert other.disk.source.startswith("assumed, as of switch_unet")
+
+
+def forecast_by_hand(
+    folder: Path, gpu: bool, infer_s: float = 30, card: ModelCard = CARD, **settings: Any
+) -> Forecast:
     """Four slides of 100 mm2, each a shard, after a pilot of three."""
     write_records(folder / "pilot", 3, "NVIDIA H200" if gpu else "cpu", infer_s=infer_s)
     columns = dict.fromkeys(("organ", "stain", "patient", "split", "label_quality"), "")
@@ -126,7 +154,7 @@ def forecast_by_hand(folder: Path, gpu: bool, infer_s: float = 30, **settings: A
     slides = slides_of(sheet.assign(**columns, **files))
     sizes = SlideSizes(np.full(4, 0.1), np.full(4, 100.0), 4, 0, 0.0)
     config = complete_config({"cohort": "new", "sheet": "none", "shard_size": 1, **settings})
-    return forecast(slides, sizes, config, "m", folder, gpu, at_once=2)
+    return forecast(slides, sizes, config, card, folder, gpu, at_once=2)
 
 
 def test_a_forecast_worked_by_hand(tmp_path: Path) -> None:
@@ -191,7 +219,7 @@ def test_the_command_prints_and_writes_nothing(
 def test_shards_are_those_that_the_workflow_would_plan(cohort: Any, tmp_path: Path) -> None:
     slides = cohort([(100, 100)] * 9)
     config = complete_config({"cohort": "my", "sheet": "none", "shard_size": 2})
-    cost = forecast(slides, slide_sizes(slides), config, "m", tmp_path / "results", True, 200)
+    cost = forecast(slides, slide_sizes(slides), config, CARD, tmp_path / "results", True, 200)
     plan = tmp_path / "results" / "my" / "plan"
     assert write_plan(read_sheet(tmp_path / "sheet.tsv"), plan, 2) == sorted(cost.shards)
 

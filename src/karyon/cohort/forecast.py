@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from karyon.cohort.plan import SlideRow, number_of_shards, shard_of, slides_of
-from karyon.cohort.rates import ASSUMED_CPU, ASSUMED_GPU, Rates, earlier_runs, most_alike
+from karyon.cohort.rates import Rates, assumed_rates, earlier_runs, most_alike
 from karyon.cohort.shard import STAGE_VERSION
 from karyon.cohort.sizes import SlideSizes, slide_sizes
 from karyon.io.sheets import read_sheet
-from karyon.models.card import model_folder, read_card
+from karyon.models.card import ModelCard, model_folder, read_card
 
 RESULTS = Path("results")
 # Threads of the rule infer, busy or not while the GPU works.
@@ -82,14 +82,14 @@ def forecast_of(config: dict[str, Any], gpu: bool, at_once: int, results: Path =
     """
     card = read_card(model_folder(config["model"]))
     slides = slides_of(read_sheet(Path(config["sheet"]), missing_slides=config["missing_slides"]))
-    return forecast(slides, slide_sizes(slides), config, card.name, results, gpu, at_once)
+    return forecast(slides, slide_sizes(slides), config, card, results, gpu, at_once)
 
 
 def forecast(
     slides: Sequence[SlideRow],
     sizes: SlideSizes,
     config: dict[str, Any],
-    model: str,
+    card: ModelCard,
     results: Path,
     gpu: bool,
     at_once: int,
@@ -100,16 +100,18 @@ def forecast(
         slides: Its slides.
         sizes: Their sizes.
         config: The complete configuration.
-        model: Name on the model's card.
+        card: The model.
         results: ``results``, with earlier runs if there are any.
         gpu: Whether ``infer`` will run on GPUs.
         at_once: Jobs at once, which bounds what tile predictions take.
     """
     area = sizes.area_mm2
-    runs, mean = earlier_runs(results), float(area.mean())
-    disk = most_alike(runs, mean, ASSUMED_CPU)
-    same = [run for run in runs if run.model == model and (run.device != "cpu") == gpu]
-    time = most_alike(same, mean, ASSUMED_GPU if gpu else ASSUMED_CPU)
+    mean = float(area.mean())
+    # Other models have other maps, and other nuclei.
+    runs = [run for run in earlier_runs(results) if run.model == card.name]
+    disk = most_alike(runs, mean, assumed_rates(card, gpu=False))
+    same = [run for run in runs if (run.device != "cpu") == gpu]
+    time = most_alike(same, mean, assumed_rates(card, gpu))
     shards = number_of_shards(results / config["cohort"] / "plan", len(slides), config["shard_size"])
     names = [shard_of(slide.slide_id, shards) for slide in slides]
     of_shard = _sums(names, area)
