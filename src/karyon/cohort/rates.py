@@ -48,8 +48,8 @@ class Rates:
 MEGABYTES = {"tiles": 0.27, "maps": 0.12, "rest": 0.14}
 SECONDS = {"tissue": 0.01, "stain": 0.01, "infer": 2.3, "stitch": 0.012, "nuclei": 0.0075}
 GPU_SECONDS = 0.1
-# Outlines, on the demo's slides: each map, for whole nuclei are packed less well than their hearts; what the table
-# takes more; and `nuclei`, from docs/design.md's time for a million.
+# Outlines, on the demo's slides: each map, for whole nuclei are packed less well than their hearts; what the
+# table takes more; and `nuclei`, from docs/design.md's time for a million.
 OUTLINE_MAP = {"tiles": 0.78, "maps": 0.42}
 OUTLINE_REST, OUTLINE_SECONDS = 0.25, 0.2
 MPP, FILES = 0.5, 13
