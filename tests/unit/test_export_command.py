@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import shapely
+import tifffile
+from PIL import Image
 
 from karyon.cli.main import main
 from karyon.io.slides import SlideFacts
@@ -50,6 +53,11 @@ def cohort(tmp_path: Path) -> Path:
     write_outlines(
         nuclei / "outlines.parquet", "outlines", [shapes], GRID, FACTS, CARD, ("hematoxylin", "eosin"), "f"
     )
+    (tmp_path / "tissue").mkdir()
+    for slide in ("points", "outlines"):
+        facts = {"slide": asdict(FACTS), "mask_grid": asdict(Grid.of_slide(FACTS, 8.0))}
+        (tmp_path / "tissue" / f"{slide}.json").write_text(json.dumps(facts))
+        Image.new("L", (62, 50), 255).save(tmp_path / "tissue" / f"{slide}.mask.png")
     return tmp_path
 
 
@@ -105,6 +113,20 @@ def test_region_is_in_the_frame_that_qupath_shows(export: Callable[..., list[Pat
     (tmp_path / "area.geojson").write_text(json.dumps(feature))
     (path,) = export("--format", "parquet", "--slide", "outlines", "--region", str(tmp_path / "area.geojson"))
     assert pq.read_table(path)["nucleus_id"].to_pylist() == [2, 3]
+
+
+def test_labels_are_an_image_of_the_slide(export: Callable[..., list[Path]]) -> None:
+    (path,) = export("--format", "labels", "--slide", "outlines", "--bbox", "200", "150", "305", "900")
+    assert path.name == "outlines.labels.ome.tif"
+    expected = np.zeros((800, 1000), np.uint32)
+    expected[198:203, 298:303] = 2
+    np.testing.assert_array_equal(tifffile.imread(path), expected)
+
+
+def test_labels_of_centres_are_refused(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(cohort), "--format", "labels", "--slide", "points"]) == 1
+    assert "points.parquet: centres without outlines" in capsys.readouterr().err
+    assert not list((cohort / "export").glob("*"))
 
 
 def test_region_of_several_slides_is_refused(refusal: Callable[..., str]) -> None:

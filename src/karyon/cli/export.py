@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +12,15 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 NAME = "export"
-HELP = "Write nuclei for other tools: GeoJSON for QuPath, CSV, or GeoParquet; of whole slides or a region."
-SUFFIXES = {"geojson": ".geojson.gz", "csv": ".csv.gz", "parquet": ".parquet"}
+HELP = (
+    "Write nuclei for other tools: GeoJSON for QuPath, CSV, GeoParquet or label images; all or of a region."
+)
+SUFFIXES = {
+    "geojson": ".geojson.gz",
+    "csv": ".csv.gz",
+    "parquet": ".parquet",
+    "labels": ".labels.ome.tif",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,18 +49,33 @@ def run(args: argparse.Namespace) -> int:
     """Write the files and print where they are.
 
     Raises:
-        KaryonError: A slide has no table of nuclei, or a region is asked of several slides.
+        KaryonError: A slide has no table of nuclei, a region is asked of several slides, or labels of nuclei
+            without outlines.
     """
     from karyon.nuclei.export import write_csv, write_geojson, write_parquet
 
-    write = {"geojson": write_geojson, "csv": write_csv, "parquet": write_parquet}[args.format]
+    writers: dict[str, Callable[[Path, Path, BaseGeometry | None], None]] = {
+        "geojson": write_geojson,
+        "csv": write_csv,
+        "parquet": write_parquet,
+        "labels": partial(_write_labels, args.cohort),
+    }
     tables = _tables(args)
     region = _region(args, tables)
     for table in tables:
         path = (args.output or args.cohort / "export") / (table.stem + SUFFIXES[args.format])
-        write(path, table, region)
+        writers[args.format](path, table, region)
         print(path)
     return 0
+
+
+def _write_labels(cohort: Path, path: Path, nuclei: Path, region: BaseGeometry | None) -> None:
+    """The label image of a slide, as large as the slide."""
+    from karyon.cohort.layout import SlideFiles
+    from karyon.cohort.stages.tissue import TissueFiles
+    from karyon.nuclei.label_image import write_label_image
+
+    write_label_image(path, nuclei, TissueFiles.read(SlideFiles(cohort, nuclei.stem)).facts, region)
 
 
 def _tables(args: argparse.Namespace) -> list[Path]:
