@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import geopandas
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import SETTINGS, Workflow, new_workflow
+import shapely
+from conftest import REPOSITORY, SETTINGS, Workflow, new_workflow
+
+from karyon.cli.main import main
 
 NAME = "demo-1"
 
@@ -51,6 +57,35 @@ def test_qupath_gets_the_outlines_in_its_own_frame(outlined: Workflow) -> None:
     found = geopandas.GeoDataFrame.from_features(features)
     # QuPath has pixel corners at integers; this slide has no bounds to be shifted by.
     assert found.geometry.geom_equals_exact(nuclei.geometry.translate(0.5, 0.5), 1e-3).all()
+
+
+def test_centroids_seed_a_watershed_as_the_documentation_shows(
+    outlined: Workflow, sheet: pd.DataFrame, tmp_path: Path
+) -> None:
+    documented = (REPOSITORY / "docs" / "outputs.md").read_text()
+    (code,) = [
+        block for block in re.findall(r"```python\n(.*?)```", documented, re.DOTALL) if "watershed(" in block
+    ]
+    box = ["--bbox", "200", "100", "599", "499"]
+    command = ["export", str(results(outlined)), "--format", "csv", *box, "--output", str(tmp_path)]
+    assert main(command) == 0
+    slide = sheet.set_index("slide_id").loc[NAME, "path"]
+    for theirs, ours in {
+        "9000, 4000, 1000": "200, 100, 400",
+        "s1.svs": slide,
+        "results/my_cohort/export/s1.csv.gz": str(tmp_path / f"{NAME}.csv.gz"),
+    }.items():
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    nuclei = geopandas.read_parquet(results(outlined) / "nuclei" / f"{NAME}.parquet").set_index("nucleus_id")
+    grown = found["labels"]
+    assert set(np.unique(grown)) - {0} <= set(found["nuclei"]["nucleus_id"])
+    rows, columns = np.nonzero(grown)
+    inside = shapely.contains_xy(nuclei.geometry[grown[rows, columns]].to_numpy(), columns + 200, rows + 100)
+    # Most of what is stained in a nucleus' outline, and little else, is grown from its own centroid.
+    assert inside.mean() > 0.6
 
 
 def test_the_report_shows_slide_and_density(outlined: Workflow) -> None:
