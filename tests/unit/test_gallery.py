@@ -21,6 +21,7 @@ from karyon.cohort.field import (
     MARKS,
     YELLOW,
     Field,
+    class_marks,
     draw_field,
     draw_marks,
     field_grid,
@@ -36,11 +37,13 @@ from karyon.cohort.gallery import (
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.plan import SlideRow
 from karyon.io.slides import SlideFacts, open_slide
+from karyon.nuclei.export import COLOURS
 from karyon.tiles.grid import Grid
 
 
 def points(*rows: tuple[str, float, float]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["kind", "x", "y"])
+    table = pd.DataFrame(rows, columns=["kind", "x", "y"])
+    return table.assign(nucleus_id=range(1, len(table) + 1))
 
 
 def cluster(kind: str, x: float, y: float, count: int) -> list[tuple[str, float, float]]:
@@ -213,6 +216,23 @@ def test_outlines_have_the_colour_of_their_match(white_slide: Path, tmp_path: Pa
     assert near(picture, 500, 308, BLUE)
     assert not near(picture, 112, 300, GREEN)  # no circle within an outline
     assert not near(picture, 300, 260, GREEN)
+
+
+def test_outlines_have_the_colours_of_their_classes(white_slide: Path, tmp_path: Path) -> None:
+    table = points(("tumour", 500, 300), ("stroma", 700, 300), ("stroma", 830, 300))
+    squares = shapely.box(table["x"] - 40, 260, table["x"] + 40, 340)
+    table.assign(geometry=shapely.to_wkb(squares)).to_parquet(tmp_path / "nuclei.parquet")
+    slide = open_slide(str(white_slide), 0.25)
+    field = Field(field_grid(slide.facts, FIELD_PX), 400, 0, FIELD_PX)
+    marks = class_marks({"tumour": 1, "stroma": 2, "blood": 3})
+    picture = draw_field(slide, field, table, "", marks, tmp_path / "nuclei.parquet")
+    for x, colour in ((100, COLOURS[1]), (300, COLOURS[2]), (430, COLOURS[2])):
+        for side in ((x - 40, 300), (x + 40, 280), (x, 260), (x + 20, 340)):
+            assert near(picture, *side, colour)
+        assert np.asarray(picture)[300, x].tolist() == [255, 255, 255]  # the nucleus itself stays to be seen
+    legend = np.asarray(picture)[FIELD_PX:]
+    shown = [bool((legend == mark.colour).all(axis=2).any()) for mark in marks.values()]
+    assert shown == [True, True, False]
 
 
 def test_field_of_a_coarser_slide_shows_200_um(tmp_path: Path) -> None:

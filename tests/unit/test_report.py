@@ -11,16 +11,19 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from matplotlib.figure import Figure
 from PIL import Image
 
 from karyon.cohort.field import BLUE, GREEN, YELLOW
 from karyon.cohort.figures import STYLE
 from karyon.cohort.layout import SlideFiles
+from karyon.cohort.overlay import GAP_PX, PANEL_PX
 from karyon.cohort.pages import class_columns, page, score_columns, slide_columns
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.report import write_report
 from karyon.io.slides import SlideFacts
+from karyon.nuclei.export import COLOURS
 from karyon.tiles.grid import Grid
 
 NAN = float("nan")
@@ -75,11 +78,20 @@ class Cohort:
         files.facts.write_text(json.dumps({"slide": asdict(facts), "mask_grid": asdict(grid)}))
         for path in (files.tissue_mask, files.thumbnail):
             Image.new("L", (grid.width, grid.height), 255).save(path)
-        nuclei = pd.DataFrame({"slide_id": name, "x": [300.0], "y": [300.0], "x_um": [75.0], "y_um": [75.0]})
-        (nuclei.assign(class_name="tumour") if self.classes else nuclei).to_parquet(files.nuclei)
+        nuclei = pd.DataFrame(
+            {"slide_id": name, "nucleus_id": 1, "x": [300.0], "y": [300.0], "x_um": [75.0], "y_um": [75.0]}
+        )
+        (nuclei.assign(class_name="tumour", class_id=1) if self.classes else nuclei).to_parquet(files.nuclei)
         if annotated:
             kinds = ["TP", "FN"] if missed else ["TP"]
-            place = {"x": 300.0, "y": 300.0, "distance_um": 1.0, "class_name": "", "truth_class": "tumour"}
+            place = {
+                "nucleus_id": 1,
+                "x": 300.0,
+                "y": 300.0,
+                "distance_um": 1.0,
+                "class_name": "",
+                "truth_class": "tumour",
+            }
             pd.DataFrame({"kind": kinds, **place}).to_parquet(files.matches)
         known = {"slide_id": name, "path": str(image), "organ": ORGAN, "mpp": 0.25}
         kind = {"int": 0, "float": 0.0, "str": ""}
@@ -156,6 +168,28 @@ def test_classes_are_counted_together_and_compared_between_slides() -> None:
     assert table.loc[("all slides", "tumour"), columns].tolist() == ["4", "95", "0.388", "12", "0.750"]
     assert table.loc[("lung", "stroma"), columns].tolist() == ["2", "150", "0.625", "38", "0.475"]
     assert table.loc[("liver", "tumour"), columns].tolist() == ["2", "5", "1.000", "1", "1.000"]
+
+
+@pytest.mark.parametrize("outlined", [True, False])
+def test_overlay_shows_classes_and_outlines_where_nuclei_have_them(tmp_path: Path, outlined: bool) -> None:
+    cohort = Cohort(tmp_path, slides=1, annotated=False)
+    nuclei = pd.DataFrame({"slide_id": "s0", "nucleus_id": [1, 2], "x": [300.0, 700.0], "y": [300.0, 520.0]})
+    nuclei = nuclei.assign(x_um=nuclei["x"] / 4, y_um=nuclei["y"] / 4, class_id=[2, 1])
+    nuclei["class_name"] = pd.Categorical(["stroma", "tumour"])
+    if outlined:
+        nuclei["geometry"] = shapely.to_wkb(
+            [shapely.box(260, 260, 340, 340), shapely.box(660, 480, 740, 560)]
+        )
+    nuclei.to_parquet(SlideFiles(tmp_path, "s0").nuclei)
+    cohort.report()
+    drawn = np.asarray(Image.open(tmp_path / "report" / "Overlays" / "s0.png"))
+    panel = drawn[:PANEL_PX, PANEL_PX + GAP_PX : 2 * PANEL_PX + GAP_PX]
+    reach = 40 if outlined else 12  # of a circle; the second of the two colours is a triangle's
+    place = 0.8 * np.array([[300 - reach, 300], [700 + reach, 520]]) + 0.5
+    for (x, y), colour in zip(place.astype(int), (COLOURS[2], COLOURS[1]), strict=True):
+        around = panel[y - 4 : y + 5, x - 4 : x + 5].reshape(-1, 3)
+        assert (np.abs(around.astype(int) - colour).max(axis=1) < 8).any()
+    assert (tmp_path / "report.log").read_text() == ""
 
 
 def test_what_cannot_be_drawn_is_logged_and_left_out(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pyarrow.parquet as pq
 import shapely
 from PIL import Image, ImageDraw, ImageFont
 
+from karyon.cohort.layout import SlideFiles
 from karyon.evaluation.export import KINDS
 from karyon.io.slides import Slide, SlideFacts
+from karyon.nuclei.export import COLOURS
 from karyon.nuclei.query import read_nuclei
 from karyon.tiles.grid import Grid, read_window
 
@@ -60,6 +63,9 @@ MARKS = {
     "FP": Mark(YELLOW, 4, 1.3, BLACK, "without annotation (FP)"),
     "FN": Mark(BLUE, 3, 1.3, WHITE, "missed (FN)"),
 }
+ERRORS = ("FP", "FN")
+# Corners and reach of the marks of classes, by their numbers.
+CLASS_SHAPES = ((0, 1.0), (3, 1.3), (4, 1.3), (0, 1.0), (5, 1.15), (6, 1.1))
 
 
 @dataclass(frozen=True)
@@ -103,22 +109,45 @@ def field_grid(facts: SlideFacts, side: int) -> Grid:
     return Grid.of_slide(facts, FIELD_UM / side)
 
 
-def read_points(table: Path) -> pd.DataFrame:
-    """What :func:`draw_field` marks, of a table of matches, or of one of nuclei, all of kind ``nucleus``.
+def class_marks(classes: Mapping[str, int]) -> dict[str, Mark]:
+    """Marks of classes of nuclei, in their colours as QuPath shows them and each of its own shape.
 
     Args:
-        table: Parquet.
+        classes: Their ``class_id`` by name.
+    """
+    return {
+        name: Mark(COLOURS[number % len(COLOURS)], *CLASS_SHAPES[number % len(CLASS_SHAPES)], BLACK, name)
+        for name, number in classes.items()
+    }
+
+
+def read_points(files: SlideFiles) -> tuple[pd.DataFrame, Mapping[str, Mark]]:
+    """What :func:`draw_field` shows of a slide: its matches where they are, else its nuclei by class.
+
+    Args:
+        files: Where its files lie.
 
     Returns:
-        ``nucleus_id``, ``x``, ``y`` and ``kind``.
+        ``nucleus_id``, ``x``, ``y`` and ``kind``; and how each kind is drawn.
     """
-    names = [name for name in ("nucleus_id", "x", "y", "kind") if name in pq.read_schema(table).names]
-    points = pd.read_parquet(table, columns=names)
-    return points if "kind" in points else points.assign(kind="nucleus")
+    if files.matches.is_file():
+        return pd.read_parquet(files.matches, columns=["nucleus_id", "x", "y", "kind"]), MARKS
+    columns = ["nucleus_id", "x", "y"]
+    if "class_name" not in pq.read_schema(files.nuclei).names:
+        return pd.read_parquet(files.nuclei, columns=columns).assign(kind="nucleus"), MARKS
+    points = pd.read_parquet(files.nuclei, columns=[*columns, "class_id", "class_name"])
+    points = points.astype({"class_name": str}).rename(columns={"class_name": "kind"})
+    classes = points[["kind", "class_id"]].drop_duplicates().sort_values("class_id")
+    return points, class_marks(dict(classes.itertuples(index=False, name=None)))
 
 
 def draw_field(
-    slide: Slide, field: Field, points: pd.DataFrame, title: str, nuclei: Path | None = None
+    slide: Slide,
+    field: Field,
+    points: pd.DataFrame,
+    title: str,
+    marks: Mapping[str, Mark] = MARKS,
+    nuclei: Path | None = None,
 ) -> Image.Image:
     """The field's pixels with marks and a scale bar, and below them the title and the legend with counts.
 
@@ -127,9 +156,10 @@ def draw_field(
     Args:
         slide: The open slide.
         field: What to draw.
-        points: From :func:`read_points`: ``x`` and ``y`` in level-0 pixels and ``kind``, a key of ``MARKS``.
-            Those outside are left out of the counts, and drawn as far as their mark reaches into the field.
+        points: As of :func:`read_points`. Those outside are left out of the counts, and drawn as far as they
+            reach into the field.
         title: First line of the caption.
+        marks: How each kind is drawn.
         nuclei: The slide's table of nuclei, of which the outlines are taken if it has any.
 
     Returns:
@@ -142,12 +172,12 @@ def draw_field(
     if nuclei and "geometry" in pq.read_schema(nuclei).names:
         outlined = _outlines(nuclei, field, REACH_UM / slide.facts.mpp).merge(points, on="nucleus_id")
         for kind, some in outlined.groupby("kind"):
-            draw_outlines(picture, some["geometry"].to_numpy(), field, MARKS[str(kind)].colour)
-        marked = points[points["kind"].isin([kind for kind, mark in MARKS.items() if mark.corners])]
-    draw_marks(picture, field.place(marked), marked["kind"].to_numpy(), MARK_UM / pixel_um)
+            draw_outlines(picture, some["geometry"].to_numpy(), field, marks[str(kind)])
+        marked = points[points["kind"].isin(ERRORS)]
+    draw_marks(picture, field.place(marked), marked["kind"].to_numpy(), MARK_UM / pixel_um, marks)
     _scale_bar(picture, pixel_um)
     captioned = with_caption(picture, side, title)
-    _legend(captioned, side + 24, points["kind"][field.holds(points)])
+    _legend(captioned, side + 24, points["kind"][field.holds(points)], marks)
     return captioned
 
 
@@ -160,36 +190,48 @@ def _outlines(nuclei: Path, field: Field, reach: float) -> pd.DataFrame:
     return found.assign(geometry=shapely.from_wkb(found["geometry"]))
 
 
-def draw_outlines(picture: Image.Image, polygons: np.ndarray, field: Field, colour: Colour) -> None:
+def draw_outlines(picture: Image.Image, polygons: np.ndarray, field: Field, mark: Mark) -> None:
     """Draw the rings of polygons.
 
     Args:
         picture: The field's, RGB; drawn on.
         polygons: In level-0 pixels.
         field: Where the picture lies.
-        colour: RGB.
+        mark: Of their kind, whose colour and edge they get.
     """
     side = field.side * OUTLINE_OVERSAMPLING
-    canvas = Image.new("L", (side, side))
-    draw = ImageDraw.Draw(canvas)
-    for ring in shapely.get_rings(polygons):
-        corners = field.grid.from_level0(shapely.get_coordinates(ring)) - (field.left, field.top)
-        path = ((corners + 0.5) * OUTLINE_OVERSAMPLING).ravel().tolist()
-        draw.line(path, 255, LINE_PX * OUTLINE_OVERSAMPLING, joint="curve")
-    small = canvas.resize(picture.size, Image.Resampling.BOX)
-    picture.paste(colour, (0, 0, *picture.size), small)
+    places = [
+        field.grid.from_level0(shapely.get_coordinates(ring)) - (field.left, field.top) + 0.5
+        for ring in shapely.get_rings(polygons)
+    ]
+    edge = [(mark.edge, LINE_PX + EDGE_PX)] if mark.edge is not None else []
+    for colour, width in [*edge, (mark.colour, LINE_PX)]:
+        canvas = Image.new("L", (side, side))
+        draw = ImageDraw.Draw(canvas)
+        for place in places:
+            path = (place * OUTLINE_OVERSAMPLING).ravel().tolist()
+            draw.line(path, 255, width * OUTLINE_OVERSAMPLING, joint="curve")
+        small = canvas.resize(picture.size, Image.Resampling.BOX)
+        picture.paste(colour, (0, 0, *picture.size), small)
 
 
-def draw_marks(picture: Image.Image, pixel: np.ndarray, kind: np.ndarray, radius: float) -> None:
+def draw_marks(
+    picture: Image.Image,
+    pixel: np.ndarray,
+    kind: np.ndarray,
+    radius: float,
+    marks: Mapping[str, Mark] = MARKS,
+) -> None:
     """Draw each kind's outline about its pixels, errors last so that they lie above.
 
     Args:
         picture: RGB; drawn on.
         pixel: Centres, float64, ``(n, 2)``, x first; rounded to whole pixels.
-        kind: Key of ``MARKS`` of each, ``(n,)``.
+        kind: Key of ``marks`` of each, ``(n,)``.
         radius: In pixels.
+        marks: How each kind is drawn.
     """
-    for name, mark in MARKS.items():
+    for name, mark in marks.items():
         stamp = _stamp(mark, radius)
         corner = np.rint(pixel[kind == name]).astype(np.int64) - stamp.width // 2
         for x, y in corner[((corner > -stamp.width) & (corner < picture.size)).all(axis=1)]:
@@ -222,16 +264,16 @@ def with_caption(picture: Image.Image, height: int, text: str) -> Image.Image:
     return canvas
 
 
-def _legend(picture: Image.Image, top: float, kind: pd.Series) -> None:
+def _legend(picture: Image.Image, top: float, kind: pd.Series, marks: Mapping[str, Mark]) -> None:
     """A mark and a count for each kind that occurs, in a line from ``top`` on."""
     draw = ImageDraw.Draw(picture)
     left = 6.0
-    for name in MARKS:
+    for name, mark in marks.items():
         count = int((kind == name).sum())
         if not count:
             continue
-        draw_marks(picture, np.array([[left + 8, top + 9]]), np.array([name]), LEGEND_MARK_PX)
-        text = f"{count:,} {MARKS[name].legend}"
+        draw_marks(picture, np.array([[left + 8, top + 9]]), np.array([name]), LEGEND_MARK_PX, marks)
+        text = f"{count:,} {mark.legend}"
         _write(draw, left + 21, top, text)
         left += 21 + _font().getlength(text) + 18
 

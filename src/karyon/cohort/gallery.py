@@ -53,10 +53,10 @@ def draw_error_field(row: SlideRow, files: SlideFiles, field: Field) -> Image.Im
         files: Where its files lie.
         field: From :func:`worst_fields`.
     """
-    points = read_points(files.matches)
+    points, marks = read_points(files)
     title = error_caption(row.slide_id, row.organ, points["kind"][field.holds(points)])
     with PatchedSlide(open_planned(row), limit=1.0) as slide:
-        return draw_field(slide, field, points, title, files.nuclei)
+        return draw_field(slide, field, points, title, marks, files.nuclei)
 
 
 def error_caption(slide_id: str, organ: str, kind: pd.Series) -> str:

@@ -30,12 +30,14 @@ TISSUE_COLOUR = (0, 0, 0)
 def draw_overlay(row: SlideRow, files: SlideFiles) -> Image.Image:
     """The slide with its tissue outlined, the densest field, and a typical one, side by side.
 
+    Matches are shown where they are; else the nuclei, in the colours of their classes if they have any.
+
     Args:
         row: The slide's row of the plan.
-        files: Where its files lie; nuclei must be there, matches are used where they are.
+        files: Where its files lie; nuclei must be there.
     """
     tissue = TissueFiles.read(files)
-    points = read_points(files.matches if files.matches.is_file() else files.nuclei)
+    points, marks = read_points(files)
     fields = _fields(points, tissue.facts.width, tissue.facts.height, FIELD_UM / tissue.facts.mpp)
     with PatchedSlide(open_planned(row), limit=1.0) as slide:
         panels = [_whole(slide, files, tissue)]
@@ -43,7 +45,7 @@ def draw_overlay(row: SlideRow, files: SlideFiles) -> Image.Image:
         for title, x, y in fields:
             left, top = (int(np.rint(grid.from_level0(np.array(value)))) for value in (x, y))
             field = Field(grid, left, top, PANEL_PX)
-            panels.append(draw_field(slide, field, points, title, files.nuclei))
+            panels.append(draw_field(slide, field, points, title, marks, files.nuclei))
     width = sum(panel.width for panel in panels) + GAP_PX * (len(panels) - 1)
     sheet = Image.new("RGB", (width, PANEL_PX + CAPTION_PX), "white")
     left = 0
