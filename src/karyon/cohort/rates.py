@@ -48,10 +48,10 @@ class Rates:
 MEGABYTES = {"tiles": 0.27, "maps": 0.12, "rest": 0.14}
 SECONDS = {"tissue": 0.01, "stain": 0.01, "infer": 2.3, "stitch": 0.012, "nuclei": 0.0075}
 GPU_SECONDS = 0.1
-# Outlines, on the demo's slides: each map, for whole nuclei are packed less well than their hearts; what the
-# table takes more; and `nuclei`, from docs/design.md's time for a million.
-OUTLINE_MAP = {"tiles": 0.78, "maps": 0.42}
-OUTLINE_REST, OUTLINE_SECONDS = 0.25, 0.2
+# Outlines, as karyon_outline took on a slide of the demo: each map, for whole nuclei are packed less well
+# than their hearts; what the table takes more; and `nuclei`, from docs/design.md's time for a million.
+OUTLINE_MAP = {"tiles": 1.0, "maps": 0.35}
+OUTLINE_REST, OUTLINE_SECONDS = 0.3, 0.2
 MPP, FILES = 0.5, 13
 
 
@@ -71,7 +71,7 @@ def assumed_rates(card: ModelCard, gpu: bool) -> Rates:
         seconds["nuclei"] = OUTLINE_SECONDS
     pixels = (MPP / card.mpp) ** 2
     megabytes |= {part: megabytes[part] * pixels for part in ("tiles", "maps")}
-    seconds |= {stage: seconds[stage] * pixels for stage in ("infer", "stitch", "nuclei")}
+    seconds |= {stage: seconds[stage] * pixels for stage in ("stitch", "nuclei")}
     source = f"assumed, as of {like}: nothing like it has been run here"
     return Rates(source, "GPU" if gpu else "cpu", card.name, 0.0, seconds, megabytes, FILES)
 
