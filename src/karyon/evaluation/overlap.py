@@ -10,9 +10,11 @@ import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from karyon.io.annotations import make_valid
+
 BAND_ROWS = 1024  # bounds the memory of the runs; results do not depend on it
 
-_Sums = tuple[np.ndarray, np.ndarray, np.ndarray]
+Sums = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,25 @@ class Overlap:
         """Twice the intersection over the sum of both areas, float64, ``(k,)``, above 0 and up to 1."""
         return 2 * self.area / (self.predicted_area[self.predicted] + self.truth_area[self.truth])
 
+    def select(self, predicted: np.ndarray, truth: np.ndarray) -> Overlap:
+        """The table of some of the objects, as if the others did not exist.
+
+        Args:
+            predicted: Which predicted objects, bool, ``(n,)``.
+            truth: Which true objects, bool, ``(m,)``.
+        """
+        kept = predicted[self.predicted] & truth[self.truth]
+        row, true_row = np.cumsum(predicted) - 1, np.cumsum(truth) - 1
+        return Overlap(
+            self.predicted_id[predicted],
+            self.truth_id[truth],
+            self.predicted_area[predicted],
+            self.truth_area[truth],
+            row[self.predicted[kept]],
+            true_row[self.truth[kept]],
+            self.area[kept],
+        )
+
 
 def overlap_of_maps(predicted: np.ndarray, truth: np.ndarray) -> Overlap:
     """The table of two instance maps.
@@ -87,8 +108,8 @@ def overlap_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Overla
         ValueError: As ``overlap_of_maps``.
     """
     nothing = np.empty(0, np.int64)
-    sums = [(nothing, nothing, nothing), *(_sum_pairs(*_find_runs(*block)) for block in blocks)]
-    predicted, truth, area = _sum_pairs(*(np.concatenate(part) for part in zip(*sums, strict=True)))
+    sums = [(nothing, nothing, nothing), *(sum_pairs(*_find_runs(*block)) for block in blocks)]
+    predicted, truth, area = sum_pairs(*(np.concatenate(part) for part in zip(*sums, strict=True)))
     predicted_id, predicted_area = _sum_objects(predicted, area)
     truth_id, truth_area = _sum_objects(truth, area)
     both = (predicted > 0) & (truth > 0)
@@ -106,7 +127,8 @@ def overlap_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Overla
 def overlap_of_polygons(predicted: Sequence[BaseGeometry], truth: Sequence[BaseGeometry]) -> Overlap:
     """The table of two sets of outlines; the id of an object is its place in the sequence.
 
-    Polygons of one side may overlap each other. Figures that add areas then count the common part twice.
+    Polygons of one side may overlap each other. Figures that add areas then count the common part twice;
+    ``part_polygons`` gives it to one of them.
 
     Args:
         predicted: Shapely polygons or multipolygons, ``(n,)``.
@@ -127,6 +149,32 @@ def overlap_of_polygons(predicted: Sequence[BaseGeometry], truth: Sequence[BaseG
     return Overlap(ids, true_ids, area, true_area, row[order], true_row[order], common[order])
 
 
+def part_polygons(polygons: Sequence[BaseGeometry]) -> np.ndarray:
+    """Polygons that do not overlap: what several cover belongs to the first of them.
+
+    So it is when annotations are painted by the script of Kumar et al. 2017, from which published figures
+    come.
+
+    Args:
+        polygons: Valid shapely polygons or multipolygons, ``(n,)``.
+
+    Returns:
+        The same without what one before them covers, object, ``(n,)``; one that is wholly covered is empty.
+    """
+    parted = np.empty(len(polygons), dtype=object)
+    parted[:] = polygons
+    drawn = parted.copy()
+    first, second = shapely.STRtree(drawn).query(drawn, predicate="intersects")
+    later = first < second
+    first, second = first[later], second[later]
+    crossing = shapely.area(shapely.intersection(drawn[first], drawn[second])) > 0
+    first, second = first[crossing], second[crossing]
+    for row in np.unique(second):
+        rest = shapely.difference(drawn[row], shapely.union_all(drawn[first[second == row]]))
+        parted[row] = make_valid(rest)
+    return parted
+
+
 def best_pairs(rows: np.ndarray, *values: np.ndarray) -> np.ndarray:
     """For every object that is in a pair, the pair with the largest value.
 
@@ -143,7 +191,26 @@ def best_pairs(rows: np.ndarray, *values: np.ndarray) -> np.ndarray:
     return order[first]
 
 
-def _find_runs(predicted: np.ndarray, truth: np.ndarray) -> _Sums:
+def sum_pairs(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray) -> Sums:
+    """Add up the areas of equal pairs of ids.
+
+    Args:
+        predicted: Id of each part's predicted object, integer, ``(k,)``.
+        truth: Id of its true object, integer, ``(k,)``.
+        area: Of each part, whole numbers, ``(k,)``.
+
+    Returns:
+        Each pair of ids once, sorted by ``predicted``, then by ``truth``, and its area, float64.
+    """
+    row, predicted_id = pd.factorize(predicted, sort=True)
+    column, truth_id = pd.factorize(truth, sort=True)
+    pair, key = pd.factorize(row * len(truth_id) + column, sort=True)
+    total = np.bincount(pair, weights=area, minlength=len(key))  # whole numbers below 2**53: exact
+    row, column = np.divmod(key, max(len(truth_id), 1))
+    return predicted_id[row], truth_id[column], total
+
+
+def _find_runs(predicted: np.ndarray, truth: np.ndarray) -> Sums:
     """Runs of pixels along which neither map changes: both ids and length, background alone left out."""
     if predicted.shape != truth.shape:
         raise ValueError(f"predicted has shape {predicted.shape}, truth {truth.shape}; expected the same.")
@@ -160,16 +227,6 @@ def _find_runs(predicted: np.ndarray, truth: np.ndarray) -> _Sums:
             raise ValueError(f"{name} holds the id {ids.min()}; expected 0 for background, else above 0.")
     some = (start_ids > 0) | (start_truth > 0)
     return start_ids[some], start_truth[some], length[some]
-
-
-def _sum_pairs(predicted: np.ndarray, truth: np.ndarray, area: np.ndarray) -> _Sums:
-    """Add up the areas of equal pairs of ids; sorted by ``predicted``, then by ``truth``."""
-    row, predicted_id = pd.factorize(predicted, sort=True)
-    column, truth_id = pd.factorize(truth, sort=True)
-    pair, key = pd.factorize(row * len(truth_id) + column, sort=True)
-    total = np.bincount(pair, weights=area, minlength=len(key))  # whole numbers below 2**53: exact
-    row, column = np.divmod(key, max(len(truth_id), 1))
-    return predicted_id[row], truth_id[column], total
 
 
 def _sum_objects(ids: np.ndarray, area: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
