@@ -62,7 +62,9 @@ def test_outlines_of_a_map_overlap_as_its_pixels_do(labels: np.ndarray, scale: i
 
 def blobs() -> np.ndarray:
     """Polygons at odd places and angles, one with a hole, one of two parts, one partly off the map."""
-    rings = [shapely.Point(x, y).buffer(6.3, quad_segs=5) for x, y in ((12.2, 10.7), (31.4, 9.1), (58.6, 3.3))]
+    rings = [
+        shapely.Point(x, y).buffer(6.3, quad_segs=5) for x, y in ((12.2, 10.7), (31.4, 9.1), (58.6, 3.3))
+    ]
     bent = affinity.rotate(shapely.box(8, 25, 27, 32), 33.3)
     holed = shapely.Point(40, 33).buffer(9.7).difference(shapely.Point(41.3, 33).buffer(3.1))
     parts = shapely.MultiPolygon([shapely.box(2.5, 40.2, 7.7, 44.9), shapely.box(10.1, 41.3, 15.2, 46.6)])
@@ -94,7 +96,10 @@ def test_a_polygon_between_the_pixels_is_no_object() -> None:
 
 
 def test_nothing_predicted_leaves_the_truth() -> None:
-    for areas in (PaintedAreas(np.array([[0, 7, 7]], np.int32)), DrawnAreas(objects(shapely.box(0, 0, 2, 1)))):
+    for areas in (
+        PaintedAreas(np.array([[0, 7, 7]], np.int32)),
+        DrawnAreas(objects(shapely.box(0, 0, 2, 1))),
+    ):
         for batches in ([], [objects()]):
             table = areas.overlap(batches)
             assert (len(table.predicted_id), table.truth_area.tolist(), len(table.area)) == (0, [2], 0)
@@ -114,7 +119,7 @@ def test_what_several_outlines_cover_belongs_to_the_first() -> None:
     parted = part_polygons([*squares, beside, within])
     assert shapely.area(parted).tolist() == [100, 50, 100 - 2 * 5 - 5 * 5, 50, 0]
     assert shapely.equals(parted[0], squares[0])
-    assert shapely.union_all(parted).area == shapely.union_all(squares + [beside]).area
+    assert shapely.union_all(parted).area == shapely.union_all([*squares, beside]).area
     assert len(part_polygons([])) == 0
 
 
@@ -152,7 +157,9 @@ def test_regions_that_tile_a_slide_share_its_nuclei_out(truth: np.ndarray, shift
 
 def test_outlines_are_read_apart_and_points_are_none(tmp_path: Path) -> None:
     def collection(*shapes: str) -> Path:
-        features = ", ".join(f'{{"type": "Feature", "properties": {{}}, "geometry": {shape}}}' for shape in shapes)
+        features = ", ".join(
+            f'{{"type": "Feature", "properties": {{}}, "geometry": {shape}}}' for shape in shapes
+        )
         path = tmp_path / "truth.geojson"
         path.write_text(f'{{"type": "FeatureCollection", "features": [{features}]}}')
         return path

@@ -217,7 +217,9 @@ class Slide:
             region_size=0,
             region_mtime_ns=0,
         )
-        task = SlideTask(row, files, {"radii_um": radii_um, "geojson": geojson}, 1, 0, "fingerprint")
+        task = SlideTask(
+            row, files, {"radii_um": radii_um, "geojson": geojson, "outlines": False}, 1, 0, "fingerprint"
+        )
         return Evaluated(evaluate_slide(task), files)
 
 
@@ -639,7 +641,7 @@ class Shard:
             plan=str(self.results / "plan" / f"{shard}.tsv"),
             upstream=str(above),
             manifest=str(manifest),
-            settings={"radii_um": RADII, "geojson": True},
+            settings={"radii_um": RADII, "geojson": True, "outlines": False},
             version=1,
             threads=1,
             last_attempt=False,

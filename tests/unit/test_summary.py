@@ -118,7 +118,10 @@ def scores_of(cohort: Cohort) -> pd.DataFrame:
 
 def write(cohort: Cohort) -> dict[str, str]:
     """Write the tables at two radii; gives their paths by name."""
-    paths = {name: str(cohort.folder / f"{name}.parquet") for name in ("slides", "scores", "curves")}
+    paths = {
+        name: str(cohort.folder / f"{name}.parquet")
+        for name in ("slides", "scores", "segmentation", "curves")
+    }
     summarise(cohort.plans, cohort.manifests, [4.0, 2.5], "a_model", **paths)
     return paths
 

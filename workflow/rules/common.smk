@@ -10,7 +10,7 @@ from karyon.cohort.plan import planned_shards, write_plan
 from karyon.cohort.shard import STAGE_VERSION
 from karyon.errors import KaryonError
 from karyon.io.sheets import read_sheet
-from karyon.models.card import check_weights, model_folder, read_card
+from karyon.models.card import CENTRE, check_weights, model_folder, read_card
 from snakemake.exceptions import WorkflowError
 
 try:

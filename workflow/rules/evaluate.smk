@@ -18,7 +18,7 @@ rule evaluate:
         runtime=light_runtime,
         attempts_left=attempts_left,
     params:
-        settings=config["evaluate"],
+        settings={**config["evaluate"], "outlines": CARD.maps != CENTRE},
         version=STAGE_VERSION["evaluate"],
     script:
         "../scripts/evaluate.py"

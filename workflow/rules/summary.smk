@@ -6,6 +6,7 @@ rule summary:
     output:
         slides="results/{cohort}/slides.parquet",
         scores="results/{cohort}/scores.parquet",
+        segmentation="results/{cohort}/segmentation.parquet",
         curves="results/{cohort}/curves.parquet",
     log:
         "results/{cohort}/logs/summary.log",

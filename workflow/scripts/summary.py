@@ -7,5 +7,6 @@ summarise(
     model=snakemake.params.model,
     slides=snakemake.output.slides,
     scores=snakemake.output.scores,
+    segmentation=snakemake.output.segmentation,
     curves=snakemake.output.curves,
 )

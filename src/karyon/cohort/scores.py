@@ -38,7 +38,7 @@ def score_table(slides: pd.DataFrame, radii_um: Sequence[float], cohort: Path, m
         The columns of ``scores.parquet`` in ``docs/outputs.md``; empty where no slide is annotated.
     """
     rows = []
-    for grouping, group, part in _groups(slides):
+    for grouping, group, part in groups(_annotated(slides)):
         curve = pool_curves(_curves(part, cohort))
         for number, radius in enumerate(radii_um):
             counts = _counts(part, radius)
@@ -105,7 +105,7 @@ def curve_table(slides: pd.DataFrame, cohort: Path) -> pd.DataFrame:
     """
     tables = [
         pool_curves(_curves(part, cohort)).table().assign(grouping=grouping, group=group)
-        for grouping, group, part in _groups(slides)
+        for grouping, group, part in groups(_annotated(slides))
     ]
     if not tables:
         return pd.DataFrame()
@@ -113,15 +113,18 @@ def curve_table(slides: pd.DataFrame, cohort: Path) -> pd.DataFrame:
     return table[["grouping", "group", *table.columns.drop(["grouping", "group"])]]
 
 
-def _groups(slides: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """All annotated slides, then those of each value of each grouping."""
-    annotated = slides[slides["annotated"].notna()] if "annotated" in slides else slides.iloc[:0]
-    if len(annotated):
-        yield "all", "all", annotated
+def groups(slides: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """All slides, if there are any, then those of each value of each grouping: both names, and the rows."""
+    if len(slides):
+        yield "all", "all", slides
     for grouping in GROUPINGS:
-        for name, part in annotated.groupby(grouping):
+        for name, part in slides.groupby(grouping):
             if name:
                 yield grouping, str(name), part
+
+
+def _annotated(slides: pd.DataFrame) -> pd.DataFrame:
+    return slides[slides["annotated"].notna()] if "annotated" in slides else slides.iloc[:0]
 
 
 def _curves(slides: pd.DataFrame, cohort: Path) -> list[DetectionCurve]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from karyon.cohort.scores import curve_table, score_table
+from karyon.cohort.segmentation import segmentation_table
 from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED, explain_full_disk
 from karyon.io.atomic import atomic_path
 
@@ -23,9 +24,10 @@ def summarise(
     model: str,
     slides: str,
     scores: str,
+    segmentation: str,
     curves: str,
 ) -> None:
-    """Write the cohort's tables of slides, scores and curves.
+    """Write the cohort's tables of slides, scores, figures of areas, and curves.
 
     Args:
         plans: The shards' TSVs.
@@ -34,12 +36,14 @@ def summarise(
         model: Name of the model.
         slides: ``results/<cohort>/slides.parquet``.
         scores: ``results/<cohort>/scores.parquet``.
+        segmentation: ``results/<cohort>/segmentation.parquet``.
         curves: ``results/<cohort>/curves.parquet``.
     """
     table, cohort = slide_table(plans, manifests), Path(slides).parent
     frames = {
         slides: table,
         scores: score_table(table, radii_um, cohort, model),
+        segmentation: segmentation_table(table, model),
         curves: curve_table(table, cohort),
     }
     for path, frame in frames.items():

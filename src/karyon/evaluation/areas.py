@@ -40,7 +40,7 @@ class PaintedAreas:
     instances: np.ndarray
 
     def centroids(self) -> np.ndarray:
-        """x and y of each nucleus, in the order of the ids, float64, ``(m, 2)``."""
+        """Positions of the nuclei, x and y, in the order of the ids, float64, ``(m, 2)``."""
         return instance_points(self.instances)
 
     def overlap(self, batches: Iterable[np.ndarray]) -> Overlap:
@@ -81,7 +81,7 @@ class DrawnAreas:
     outlines: np.ndarray
 
     def centroids(self) -> np.ndarray:
-        """x and y of each nucleus, float64, ``(m, 2)``."""
+        """Positions of the nuclei, x and y, float64, ``(m, 2)``."""
         return shapely.get_coordinates(shapely.centroid(self.outlines))
 
     def overlap(self, batches: Iterable[np.ndarray]) -> Overlap:

@@ -124,7 +124,9 @@ def overlap_of_blocks(blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Overla
     )
 
 
-def overlap_of_polygons(predicted: Sequence[BaseGeometry], truth: Sequence[BaseGeometry]) -> Overlap:
+def overlap_of_polygons(
+    predicted: Sequence[BaseGeometry] | np.ndarray, truth: Sequence[BaseGeometry] | np.ndarray
+) -> Overlap:
     """The table of two sets of outlines; the id of an object is its place in the sequence.
 
     Polygons of one side may overlap each other. Figures that add areas then count the common part twice;
@@ -236,7 +238,7 @@ def _sum_objects(ids: np.ndarray, area: np.ndarray) -> tuple[np.ndarray, np.ndar
     return found, np.bincount(row, weights=area[objects], minlength=len(found))
 
 
-def _checked_polygons(polygons: Sequence[BaseGeometry], name: str) -> np.ndarray:
+def _checked_polygons(polygons: Sequence[BaseGeometry] | np.ndarray, name: str) -> np.ndarray:
     outlines = np.empty(len(polygons), dtype=object)
     outlines[:] = polygons
     for wrong, problem in (
