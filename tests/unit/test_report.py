@@ -14,6 +14,7 @@ import pytest
 import shapely
 from matplotlib.figure import Figure
 from PIL import Image
+from shapely import box
 
 from karyon.cohort.field import BLUE, GREEN, YELLOW
 from karyon.cohort.figures import STYLE
@@ -22,6 +23,8 @@ from karyon.cohort.overlay import GAP_PX, PANEL_PX
 from karyon.cohort.pages import class_columns, page, score_columns, slide_columns
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.report import write_report
+from karyon.cohort.segmentation import area_figures, area_sums
+from karyon.evaluation.overlap import overlap_of_polygons
 from karyon.io.slides import SlideFacts
 from karyon.nuclei.export import COLOURS
 from karyon.tiles.grid import Grid
@@ -126,6 +129,19 @@ def test_annotated_cohort_has_every_figure_and_the_fields_with_errors(tmp_path: 
     names = Cohort(tmp_path, slides=3, annotated=True).report()
     assert names == ALWAYS | EVALUATION | {"Errors/01_s1.png", "Errors/02_s2.png"}
     assert (tmp_path / "report.log").read_text() == ""
+
+
+def test_outlines_that_were_scored_have_a_page(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, slides=2, annotated=True)
+    slides = pd.read_parquet(tmp_path / "slides.parquet").assign(patient="", stain="", label_quality="")
+    found = overlap_of_polygons([box(0, 0, 8, 10), box(20, 0, 25, 10)], [box(0, 0, 10, 10)])
+    sums = area_sums(found, 0.25)
+    slides.assign(**sums, **area_figures(sums)).to_parquet(tmp_path / "slides.parquet")
+    assert "Tables/outlines.html" in cohort.report()
+    content = (tmp_path / "report" / "Tables" / "outlines.html").read_text()
+    for text in ("AJI+", "object Dice", "0.533 (0.533 to 0.533)", "lung $a$ &lt;b&gt;&amp;"):
+        assert text in content
+    assert "<td>0.533</td>" in (tmp_path / "report" / "Tables" / "slides.html").read_text()
 
 
 def test_one_slide_of_one_patient_is_enough(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from shapely import box
 
 from karyon.cli.main import main
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.scores import score_table
+from karyon.cohort.segmentation import FIGURES, area_sums
+from karyon.evaluation.overlap import overlap_of_polygons
 from karyon.models.card import model_folder, read_card, write_card
 
 COUNTS = ("tp", "fp", "fn", "distance_sum", "distance_square_sum")
@@ -199,3 +202,36 @@ def test_scores_go_into_the_models_card_and_no_others(
     assert test["radius_um"][4.0]["f1"] == [0.7826, 0.4, 0.8889]
     assert main(["scores", str(cohort), "--card", str(model_folder("switch_unet"))]) == 1
     assert "--card is of switch_unet, the scores are of a_model" in capsys.readouterr().err
+
+
+def add_areas(cohort: Path) -> None:
+    """Both annotated slides get a nucleus of 10 x 10: found as 8 x 10 beside a false one; found as it is."""
+    slides = pd.read_parquet(cohort / "slides.parquet")
+    for slide_id, found in {"a": [box(0, 0, 8, 10), box(20, 0, 25, 10)], "b": [box(0, 0, 10, 10)]}.items():
+        sums = area_sums(overlap_of_polygons(found, [box(0, 0, 10, 10)]), 0.5)
+        slides.loc[slides["slide_id"] == slide_id, list(sums)] = list(sums.values())
+    slides.to_parquet(cohort / "slides.parquet")
+
+
+def test_figures_of_areas_follow_those_of_points(cohort: Path, scores: Command) -> None:
+    add_areas(cohort)
+    lines = [squeezed(line) for line in scores(cohort, "--split", "test", "--by", "organ")]
+    header = lines.index("group figure slides patients mean_slide pooled")
+    assert len(lines) == header + 1 + 3 * len(FIGURES) + 1
+    assert "all aji 2 2 0.7667 (0.533-1.000) 0.7200 (0.533-1.000)" in lines
+    assert "all pq 2 2 0.7667 (0.533-1.000) 0.7200 (0.533-1.000)" in lines
+    assert "lung fdr 1 1 0.5000 (nan-nan) 0.5000 (nan-nan)" in lines
+
+
+def test_figures_of_areas_go_into_the_card(cohort: Path, scores: Command, tmp_path: Path) -> None:
+    (tmp_path / "a_model").mkdir()
+    shipped = read_card(model_folder("karyon_outline"))
+    write_card(tmp_path / "a_model", replace(shipped, name="a_model", metrics={}))
+    add_areas(cohort)
+    scores(cohort, "--card", tmp_path / "a_model")
+    test = read_card(tmp_path / "a_model").metrics["test"]
+    assert isinstance(test, dict)
+    assert test["outlines"]["slides"] == 2
+    assert test["outlines"]["mean_slide_aji"] == [0.7667, 0.5333, 1.0]
+    assert len(test["outlines"]) == 1 + len(FIGURES)
+    assert test["radius_um"][4.0]["f1"] == [0.7826, 0.4, 0.8889]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAME = "scores"
-HELP = "Print a cohort's counts and, where slides are annotated, precision, recall and F1."
+HELP = "Print a cohort's counts and, where slides are annotated, F1 and, of outlines, AJI and PQ."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the tables."""
     import pandas as pd
 
-    from karyon.cohort.scores import GROUPINGS, score_table
+    from karyon.cohort.scores import GROUPINGS
     from karyon.errors import KaryonError
 
     path = args.cohort / "slides.parquet"
@@ -46,21 +46,34 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {row.slide_id}: {row.failed_stage}: {row.error}")
     known = pd.read_parquet(args.cohort / "scores.parquet")
     if not known.empty:
-        radii, model = known["radius_um"].unique().tolist(), known["model"].iloc[0]
-        scores = score_table(slides, radii, args.cohort, model)
-        if scores.empty:
-            print("None of these slides is annotated.")
-            return 0
-        if args.card:
-            _write_card(args.card, scores, args)
-        chosen = scores[scores["grouping"].isin(["all", args.by])]
-        print(_readable(chosen).to_string(index=False))
-        print(f"Model {model}. In brackets: 95 % intervals, bootstrapped over patients.")
+        _print_scores(slides, known, args)
     return 0
 
 
-def _write_card(folder: Path, scores: pd.DataFrame, args: argparse.Namespace) -> None:
-    """Put the pooled figures of the chosen slides, at every radius, into a model's card."""
+def _print_scores(slides: pd.DataFrame, known: pd.DataFrame, args: argparse.Namespace) -> None:
+    """Score the chosen slides anew, at the radii of the run."""
+    from karyon.cohort.scores import score_table
+    from karyon.cohort.segmentation import segmentation_table
+
+    radii, model = known["radius_um"].unique().tolist(), known["model"].iloc[0]
+    scores, segmentation = score_table(slides, radii, args.cohort, model), segmentation_table(slides, model)
+    if scores.empty:
+        print("None of these slides is annotated.")
+        return
+    if args.card:
+        _write_card(args.card, scores, segmentation, args)
+    groupings = ["all", args.by]
+    print(_readable(scores[scores["grouping"].isin(groupings)]).to_string(index=False))
+    if not segmentation.empty:
+        chosen = segmentation[segmentation["grouping"].isin(groupings)]
+        print(_readable_areas(chosen).to_string(index=False))
+    print(f"Model {model}. In brackets: 95 % intervals, bootstrapped over patients.")
+
+
+def _write_card(
+    folder: Path, scores: pd.DataFrame, segmentation: pd.DataFrame, args: argparse.Namespace
+) -> None:
+    """Put the figures of the chosen slides, at every radius and of areas, into a model's card."""
     from karyon.cohort.scores import card_metrics
     from karyon.errors import KaryonError
     from karyon.models.card import read_card, write_card
@@ -70,15 +83,29 @@ def _write_card(folder: Path, scores: pd.DataFrame, args: argparse.Namespace) ->
     if card.name != model:
         raise KaryonError(f"--card is of {card.name}, the scores are of {model}")
     images = " and ".join(args.split or ["all slides"]) + f" of {args.cohort.name}"
-    write_card(folder, replace(card, metrics=card.metrics | {"test": card_metrics(scores, images)}))
+    metrics = card.metrics | {"test": card_metrics(scores, segmentation, images)}
+    write_card(folder, replace(card, metrics=metrics))
 
 
 def _readable(scores: pd.DataFrame) -> pd.DataFrame:
     """The score table for a terminal: an interval beside each figure."""
     table = scores[["group", "radius_um", "slides", "patients", "annotated", "tp", "fp", "fn"]].copy()
     for name in ("precision", "recall", "f1", "mean_slide_f1"):
-        values = scores[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False, name=None)
-        table[name] = [f"{value:.4f} ({low:.3f}-{high:.3f})" for value, low, high in values]
+        table[name] = _with_interval(scores, name, f"{name}_low", f"{name}_high")
     for name in ("average_precision", "distance_mean_um", "distance_sd_um"):
         table[name] = scores[name].map("{:.4f}".format)
     return table.rename(columns={"average_precision": "AP"})
+
+
+def _readable_areas(segmentation: pd.DataFrame) -> pd.DataFrame:
+    """The figures of areas for a terminal: a line each, its mean over the slides beside the pooled one."""
+    means, pooled = (segmentation[segmentation["average"] == average] for average in ("macro", "micro"))
+    table = means[["group", "figure", "slides", "patients"]].copy()
+    table["mean_slide"] = _with_interval(means, "value", "low", "high")
+    table["pooled"] = _with_interval(pooled, "value", "low", "high")
+    return table
+
+
+def _with_interval(table: pd.DataFrame, *columns: str) -> list[str]:
+    rows = table[list(columns)].itertuples(index=False, name=None)
+    return [f"{value:.4f} ({low:.3f}-{high:.3f})" for value, low, high in rows]

@@ -16,6 +16,21 @@ thead th {{position: sticky; top: 0; background: white; border-bottom: 2px solid
 </style><h1 style="font-size: 18px">{title}</h1><p>{note}</p>{rows}</html>"""
 
 QUARTILES = {0.25: "share in a slide, 1st quartile", 0.5: "median", 0.75: "3rd quartile"}
+AREA_TITLES = {
+    "aji": "AJI",
+    "aji_plus": "AJI+",
+    "dq": "DQ",
+    "sq": "SQ",
+    "pq": "PQ",
+    "dice": "Dice",
+    "object_dice": "object Dice",
+    "nb_f1": "F1 (Dice ≥ 0.2)",
+    "nb_dice": "Dice of its pairs",
+    "mdr": "MDR, missed",
+    "fdr": "FDR, false",
+    "usr": "USR, under-segmented",
+    "osr": "OSR, over-segmented",
+}
 
 
 def score_columns(scores: pd.DataFrame) -> pd.DataFrame:
@@ -39,17 +54,38 @@ def score_columns(scores: pd.DataFrame) -> pd.DataFrame:
         }
     )
     for title, name in (("precision", "precision"), ("recall", "recall"), ("F1", "f1")):
-        table[title] = _with_interval(scores, name)
+        table[title] = _with_interval(scores, name, f"{name}_low", f"{name}_high")
     table["distance (µm), mean ± SD"] = [
         f"{mean:.2f} ± {deviation:.2f}" if np.isfinite(mean) else ""
         for mean, deviation in zip(scores["distance_mean_um"], scores["distance_sd_um"], strict=True)
     ]
     for title in ("precision", "recall", "F1"):
-        table[f"mean slide {title}"] = _with_interval(scores, f"mean_slide_{title.lower()}")
+        name = f"mean_slide_{title.lower()}"
+        table[f"mean slide {title}"] = _with_interval(scores, name, f"{name}_low", f"{name}_high")
     return table.assign(
         **{
             "average precision": _decimal(scores["average_precision"], 3),
             "best threshold": _decimal(scores["best_threshold"], 3),
+        }
+    )
+
+
+def segmentation_columns(segmentation: pd.DataFrame) -> pd.DataFrame:
+    """The figures of areas as text, the mean over slides beside the pooled one.
+
+    Args:
+        segmentation: The cohort's figures of areas.
+    """
+    means, pooled = (segmentation[segmentation["average"] == average] for average in ("macro", "micro"))
+    return pd.DataFrame(
+        {
+            "grouping": means["grouping"].str.replace("_", " "),
+            "group": means["group"],
+            "figure": means["figure"].map(AREA_TITLES),
+            "slides": _whole(means["slides"]),
+            "patients": _whole(means["patients"]),
+            "mean slide": _with_interval(means, "value", "low", "high"),
+            "pooled": _with_interval(pooled, "value", "low", "high"),
         }
     )
 
@@ -75,6 +111,7 @@ def slide_columns(slides: pd.DataFrame, radius_um: float | None) -> pd.DataFrame
         numbers += [("precision", f"precision_{at}", 3), ("recall", f"recall_{at}", 3), ("F1", f"f1_{at}", 3)]
         numbers.append(("average precision", "average_precision", 3))
         numbers.append(("mean distance (µm)", f"distance_mean_um_{at}", 2))
+        numbers += [(AREA_TITLES[name], name, 3) for name in ("aji", "pq", "dice")]
     numbers.append(("Gpx per min", "gpx_per_min", 2))
     for title, column, decimals in numbers:
         if column in slides:  # a column is absent where no slide came as far as its stage
@@ -133,10 +170,10 @@ def page(table: pd.DataFrame, title: str, note: str, text: Sequence[str]) -> str
     return PAGE.format(title=html.escape(title), note=html.escape(note), left=left, rows=rows)
 
 
-def _with_interval(scores: pd.DataFrame, name: str) -> list[str]:
+def _with_interval(scores: pd.DataFrame, *columns: str) -> list[str]:
     return [
         _text(value, 3) + (f" ({low:.3f} to {high:.3f})" if np.isfinite([low, high]).all() else "")
-        for value, low, high in zip(scores[name], scores[f"{name}_low"], scores[f"{name}_high"], strict=True)
+        for value, low, high in scores[list(columns)].itertuples(index=False, name=None)
     ]
 
 

@@ -25,9 +25,10 @@ from karyon.cohort.figures import (
 from karyon.cohort.gallery import draw_error_field, worst_fields
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.overlay import draw_overlay
-from karyon.cohort.pages import class_columns, page, score_columns, slide_columns
+from karyon.cohort.pages import class_columns, page, score_columns, segmentation_columns, slide_columns
 from karyon.cohort.plan import SlideRow, read_plan
 from karyon.cohort.questions import count_nuclei, draw_heatmap, has_classes
+from karyon.cohort.segmentation import segmentation_table
 from karyon.cohort.shard import DONE
 
 logger = logging.getLogger("karyon")
@@ -187,3 +188,12 @@ def _write_tables(slides: pd.DataFrame, score: pd.DataFrame, folder: Path) -> No
         )
         content = page(score_columns(score), "Scores", note, ["grouping", "group", "model"])
         (folder / "scores.html").write_text(content, encoding="utf-8")
+    areas = segmentation_table(slides, score["model"].iloc[0]) if main is not None else pd.DataFrame()
+    if not areas.empty:
+        note = (
+            "Outlines against annotated areas: the mean of the slides, and the figure of the sums over all "
+            "slides, with 95 % intervals by bootstrap over patients; none for a single patient."
+        )
+        words = ["grouping", "group", "figure"]
+        content = page(segmentation_columns(areas), "Outlines", note, words)
+        (folder / "outlines.html").write_text(content, encoding="utf-8")

@@ -66,31 +66,44 @@ def score_table(slides: pd.DataFrame, radii_um: Sequence[float], cohort: Path, m
     return pd.DataFrame(rows)
 
 
-def card_metrics(scores: pd.DataFrame, images: str) -> dict[str, object]:
-    """Pooled figures of all slides for a model's card.
+def card_metrics(scores: pd.DataFrame, segmentation: pd.DataFrame, images: str) -> dict[str, object]:
+    """Figures of all slides for a model's card.
 
     Args:
         scores: From :func:`score_table`.
+        segmentation: From :func:`karyon.cohort.segmentation.segmentation_table`.
         images: What the slides are, in words.
 
     Returns:
         ``images``, ``slides``, ``annotated``, and by radius in um ``precision``, ``recall``, ``f1`` and
-        ``mean_slide_f1``, each a list of the value and the bounds of its 95 % interval.
+        ``mean_slide_f1``, each a list of the value and the bounds of its 95 % interval. Where areas were
+        scored, ``outlines``: the number of ``slides``, and each figure's mean over them in the same way.
     """
     pooled = scores[scores["grouping"] == "all"]
     names = ("precision", "recall", "f1", "mean_slide_f1")
-    return {
+    metrics: dict[str, object] = {
         "images": images,
         "slides": int(pooled["slides"].iloc[0]),
         "annotated": int(pooled["annotated"].iloc[0]),
         "radius_um": {
             float(row["radius_um"]): {
-                name: [round(float(row[f"{name}{end}"]), 4) for end in ("", "_low", "_high")]
-                for name in names
+                name: _rounded(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in names
             }
             for row in pooled.to_dict("records")
         },
     }
+    if segmentation.empty:
+        return metrics
+    means = segmentation[(segmentation["grouping"] == "all") & (segmentation["average"] == "macro")]
+    figures = {
+        f"mean_slide_{row['figure']}": _rounded(row["value"], row["low"], row["high"])
+        for row in means.to_dict("records")
+    }
+    return metrics | {"outlines": {"slides": int(means["slides"].max()), **figures}}
+
+
+def _rounded(*values: float) -> list[float]:
+    return [round(float(value), 4) for value in values]
 
 
 def curve_table(slides: pd.DataFrame, cohort: Path) -> pd.DataFrame:
@@ -114,9 +127,10 @@ def curve_table(slides: pd.DataFrame, cohort: Path) -> pd.DataFrame:
 
 
 def groups(slides: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """All slides, if there are any, then those of each value of each grouping: both names, and the rows."""
-    if len(slides):
-        yield "all", "all", slides
+    """All slides, then those of each value of each grouping: both names, and the rows. None of no slides."""
+    if slides.empty:
+        return
+    yield "all", "all", slides
     for grouping in GROUPINGS:
         for name, part in slides.groupby(grouping):
             if name:
