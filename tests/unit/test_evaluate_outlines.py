@@ -18,6 +18,7 @@ from skimage.measure import label
 
 from karyon.bench.chain import STAGES, stage_task
 from karyon.bench.material import synthetic_slide
+from karyon.cli.main import main
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.segmentation import FIGURES, SUMS
 from karyon.cohort.shard import NO_TISSUE, SlideTask
@@ -97,7 +98,7 @@ def write_nuclei(path: Path, boxes: list[Box]) -> None:
         "geometry": pa.array(shapely.to_wkb(shapes), pa.binary()),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns, metadata={"mpp": str(MPP)}), path)
 
 
 def annotated(task: SlideTask, truth: tuple[Path, str], **row: Any) -> SlideTask:
@@ -128,6 +129,19 @@ def test_areas_by_hand(write: Any, task: SlideTask, tmp_path: Path) -> None:
     assert result.facts["aji_union_um2"] == pytest.approx(170 * MPP**2)
     assert set(SUMS) <= set(result.facts)
     assert (result.facts["tp_4um"], result.warning) == (1, "")
+
+
+@pytest.mark.parametrize("write", [write_map, write_geojson])
+def test_karyon_evaluate_says_the_same_of_the_table(
+    write: Any, task: SlideTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, annotation_format = write(tmp_path / "truth", TRUTH)
+    names = ["evaluate", str(task.files.nuclei), str(path), "--truth-format", annotation_format, "--json"]
+    assert main(names) == 0
+    areas = json.loads(capsys.readouterr().out)["areas"]
+    assert {name: areas[name] for name in BY_HAND if name in areas} == pytest.approx(
+        {name: figure for name, figure in BY_HAND.items() if not name.startswith("nb_")}
+    )
 
 
 def test_a_map_of_half_the_size_is_laid_over_the_slide(task: SlideTask, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ without any image, however large the slide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import shapely
 from numba import njit
+from shapely.geometry.base import BaseGeometry
 
 from karyon.evaluation.overlap import (
     BAND_ROWS,
@@ -80,6 +81,16 @@ class DrawnAreas:
 
     outlines: np.ndarray
 
+    @classmethod
+    def of(cls, outlines: Sequence[BaseGeometry]) -> DrawnAreas:
+        """Of outlines that may overlap: what several cover belongs to the first; those without a rest go.
+
+        Args:
+            outlines: Valid shapely polygons or multipolygons.
+        """
+        parted = part_polygons(outlines)
+        return cls(parted[shapely.area(parted) > 0])
+
     def centroids(self) -> np.ndarray:
         """Positions of the nuclei, x and y, float64, ``(m, 2)``."""
         return shapely.get_coordinates(shapely.centroid(self.outlines))
@@ -123,8 +134,7 @@ def read_areas(path: Path, annotation_format: str, size: tuple[int, int], scale:
     """
     if annotation_format in INSTANCE_FORMATS:
         return PaintedAreas(read_label_map(path, annotation_format, size, scale))
-    parted = part_polygons(read_outlines(path, annotation_format, size, scale).areas)
-    return DrawnAreas(parted[shapely.area(parted) > 0])
+    return DrawnAreas.of(read_outlines(path, annotation_format, size, scale).areas)
 
 
 def restrict_areas(overlap: Overlap, predicted_inside: np.ndarray, truth_inside: np.ndarray) -> Overlap:

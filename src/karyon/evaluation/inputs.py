@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from karyon.io.annotations import (
 NUCLEI_FORMAT = "nuclei_parquet"
 FILE_FORMATS = (NUCLEI_FORMAT, *ANNOTATION_FORMATS)
 NUCLEI_COLUMNS = ("nucleus_id", "x", "y", "probability")
+MORE_COLUMNS = ("class_name", "geometry")  # not every model gives them
 _BY_SUFFIX = {
     ".parquet": (NUCLEI_FORMAT,),
     ".xml": ("imagescope_xml",),
@@ -87,7 +89,7 @@ def read_pair(
 
     Raises:
         KaryonError: A file cannot be read; or, of areas, two maps are of different sizes or are to be
-            shifted, or one side is a map and the other outlines.
+            shifted, or the prediction is a map and the truth outlines.
     """
     real = _read_nuclei(*truth, 1.0, None)
     true_map = real.instances if areas else None
@@ -156,15 +158,12 @@ def _check_areas(
                 f"{predicted[0]}: two instance maps cannot be shifted; leave --pred-shift out, or give "
                 "--points-only."
             )
-    for (one, _), map_side, (other, _), outline_side in (
-        (predicted, found, truth, real),
-        (truth, real, predicted, found),
-    ):
-        if map_side.instances is not None and outline_side.outlines is not None:
-            raise KaryonError(
-                f"{one} is an instance map and {other} holds outlines; areas are compared between two maps "
-                "or two files of outlines. Give both in one kind, or --points-only to compare centroids."
-            )
+    if found.instances is not None and real.outlines is not None:
+        raise KaryonError(
+            f"{predicted[0]} is an instance map and {truth[0]} holds outlines; areas are compared between "
+            "two maps, or of outlines with either. Give PRED as outlines too, or --points-only to compare "
+            "centroids."
+        )
 
 
 def _read_nuclei(path: Path, file_format: str, scale: float, size: tuple[int, ...] | None) -> Nuclei:
@@ -200,31 +199,47 @@ def _read_map(path: Path, file_format: str, scale: float, size: tuple[int, ...] 
 
 def _read_table(path: Path, scale: float) -> Nuclei:
     try:
-        table = pq.read_table(path).to_pandas()
-        missing = [name for name in NUCLEI_COLUMNS if name not in table]
+        given = [name for name in (*NUCLEI_COLUMNS, *MORE_COLUMNS) if name in pq.read_schema(path).names]
+        missing = [name for name in NUCLEI_COLUMNS if name not in given]
         if missing:
             raise KaryonError(
                 f"{path}: no column {', '.join(missing)}; expected a nuclei table as karyon writes it."
             )
+        table = pq.read_table(path, columns=given).to_pandas()
         numbers = table[list(NUCLEI_COLUMNS)].to_numpy(np.float64)
-    except (OSError, pa.ArrowException, ValueError, TypeError) as error:
+        areas = shapely.from_wkb(table["geometry"].to_numpy()) if "geometry" in table else None
+    except (OSError, pa.ArrowException, ValueError, TypeError, shapely.errors.ShapelyError) as error:
         raise _unreadable(path, error) from error
     bad = np.argwhere(~np.isfinite(numbers))
     if len(bad):
         row, column = bad[0]
         raise KaryonError(f"{path}, row {row}: {NUCLEI_COLUMNS[column]} is {numbers[row, column]}.")
-    points = (numbers[:, 1:3] + 0.5) * scale - 0.5 if scale != 1 else numbers[:, 1:3]
     named = table["class_name"] if "class_name" in table else [None] * len(table)
-    class_name = tuple(name if isinstance(name, str) and name else None for name in named)
-    return Nuclei(points, class_name, table["nucleus_id"].to_numpy(np.int64), numbers[:, 3])
+    return Nuclei(
+        _scaled(numbers[:, 1:3], scale),
+        tuple(name if isinstance(name, str) and name else None for name in named),
+        table["nucleus_id"].to_numpy(np.int64),
+        numbers[:, 3],
+        outlines=None if areas is None else _moved(areas, lambda vertices: _scaled(vertices, scale)),
+    )
+
+
+def _scaled(points: np.ndarray, scale: float) -> np.ndarray:
+    """Points in the truth's pixels; where these are the file's own, not a bit of them changes."""
+    return points if scale == 1 else (points + 0.5) * scale - 0.5
 
 
 def _shifted(nuclei: Nuclei, shift: tuple[float, float]) -> Nuclei:
     outlines = nuclei.outlines
     if outlines is not None and any(shift):
-        moved = (shapely.transform(area, lambda vertices: vertices + shift) for area in outlines)
-        outlines = tuple(make_valid(area) for area in moved)
+        outlines = _moved(outlines, lambda vertices: vertices + shift)
     return replace(nuclei, points=nuclei.points + shift, outlines=outlines)
+
+
+def _moved(
+    areas: Iterable[BaseGeometry], move: Callable[[np.ndarray], np.ndarray]
+) -> tuple[BaseGeometry, ...]:
+    return tuple(make_valid(shapely.transform(area, move)) for area in areas)
 
 
 def _numbered(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import shapely
 from shapely.geometry.base import BaseGeometry
 
+from karyon.evaluation.areas import DrawnAreas, PaintedAreas
 from karyon.evaluation.classes import (
     UNLABELLED,
     class_accuracy,
@@ -25,7 +25,7 @@ from karyon.evaluation.hausdorff import (
     score_object_hausdorff,
 )
 from karyon.evaluation.matching import match_points
-from karyon.evaluation.overlap import Overlap, overlap_of_maps, overlap_of_polygons
+from karyon.evaluation.overlap import Overlap, overlap_of_maps
 from karyon.evaluation.region import Region, Restricted, restrict
 from karyon.evaluation.segmentation import (
     AggregatedJaccard,
@@ -120,8 +120,8 @@ class AreaScores:
         sweep: Scores above each IoU of ``IOU_SWEEP``; the first is panoptic quality's.
         truth_share: Score of JOINT's matches.
         errors: NB's kinds of errors.
-        foreground: Distances of the foregrounds of two maps; ``None`` of outlines.
-        object_hausdorff: Distances of the objects of two maps; ``None`` of outlines.
+        foreground: Distances of the foregrounds of two maps; ``None`` with outlines.
+        object_hausdorff: Distances of the objects of two maps; ``None`` with outlines.
     """
 
     n_predicted: int
@@ -190,7 +190,9 @@ def _side(nuclei: Nuclei, rows: np.ndarray) -> Side:
 
 
 def score_areas(predicted: Nuclei, truth: Nuclei, mpp: float = 1.0) -> AreaScores | None:
-    """Figures of two instance maps or of two sets of outlines.
+    """Figures of two instance maps, or of outlines against outlines or a true map.
+
+    What several outlines of a side cover belongs to the first of them.
 
     Args:
         predicted: Prediction.
@@ -198,7 +200,7 @@ def score_areas(predicted: Nuclei, truth: Nuclei, mpp: float = 1.0) -> AreaScore
         mpp: Microns per pixel, for distances in um; 1 leaves them in pixels.
 
     Returns:
-        The figures; ``None`` unless both sides have a map or both have outlines.
+        The figures; ``None`` if a side has neither, or only the truth has outlines.
 
     Raises:
         ValueError: Two maps differ in shape, or an outline is not valid.
@@ -211,12 +213,16 @@ def score_areas(predicted: Nuclei, truth: Nuclei, mpp: float = 1.0) -> AreaScore
             foreground_distance(predicted.instances, truth.instances, mpp),
             score_object_hausdorff(predicted.instances, truth.instances, mpp),
         )
-    if predicted.outlines is not None and truth.outlines is not None:
-        # Outlines of a side may overlap each other: only their union is a foreground.
-        found, real = shapely.union_all(predicted.outlines), shapely.union_all(truth.outlines)
-        dice = DiceScore(shapely.intersection(found, real).area, found.area + real.area)
-        return _score_overlap(overlap_of_polygons(predicted.outlines, truth.outlines), dice, None, None)
-    return None
+    if predicted.outlines is None:
+        return None
+    found = DrawnAreas.of(predicted.outlines).outlines
+    if truth.instances is not None:
+        overlap = PaintedAreas(truth.instances).overlap([found])
+    elif truth.outlines is not None:
+        overlap = DrawnAreas.of(truth.outlines).overlap([found])
+    else:
+        return None
+    return _score_overlap(overlap, score_dice(overlap), None, None)
 
 
 def _count(predicted: Nuclei, truth: Nuclei, radius: float, region: Region | None) -> Restricted:
