@@ -44,6 +44,7 @@ def slide_row(slide_id: str) -> dict[str, object]:
         "status": "done",
         "failed_stage": "",
         "error": "",
+        "mpp": 0.25,
         "nuclei": 1000 * at_4[0],
         "annotated": at_4[0] + at_4[2],
         **{f"{name}_4um": value for name, value in zip(COUNTS, at_4, strict=True)},
@@ -69,9 +70,19 @@ def write_cohort(folder: Path, slides: pd.DataFrame, radii_um: list[float]) -> P
         path = SlideFiles(folder, slide_id).curve
         path.parent.mkdir(exist_ok=True)
         pd.DataFrame(curve, columns=["threshold", "tp", "fp", "fn"]).to_parquet(path)
+        write_matches(folder, slide_id, [("TP", 0.0, "", "")])
     slides.to_parquet(folder / "slides.parquet", index=False)
     score_table(slides, radii_um, folder, "a_model").to_parquet(folder / "scores.parquet", index=False)
     return folder
+
+
+def write_matches(folder: Path, slide_id: str, rows: list[tuple[str, float, str, str]]) -> None:
+    """Kind, place on both sides, and both classes."""
+    path = SlideFiles(folder, slide_id).matches
+    path.parent.mkdir(exist_ok=True)
+    kind, x, class_name, truth_class = zip(*rows, strict=True)
+    table = pd.DataFrame({"kind": kind, "x": x, "truth_x": x, "class_name": class_name})
+    table.assign(y=0.0, truth_y=0.0, distance_um=0.0, truth_class=truth_class).to_parquet(path)
 
 
 @pytest.fixture
@@ -235,3 +246,14 @@ def test_figures_of_areas_go_into_the_card(cohort: Path, scores: Command, tmp_pa
     assert test["outlines"]["mean_slide_aji"] == [0.7667, 0.5333, 1.0]
     assert len(test["outlines"]) == 1 + len(FIGURES)
     assert test["radius_um"][4.0]["f1"] == [0.7826, 0.4, 0.8889]
+
+
+def test_figures_of_classes_come_last(cohort: Path, scores: Command) -> None:
+    write_matches(cohort, "a", [("TP", 0.0, "tumour", "tumour"), ("TP", 90.0, "tumour", "stroma")])
+    lines = [squeezed(line) for line in scores(cohort)]
+    header = lines.index("group rule class_name slides tp fp fn precision recall f1 accuracy")
+    assert len(lines) == header + 1 + 4 + 1
+    assert lines[header + 4] == (
+        "all detection_first tumour 2 1 1 0 "
+        "0.5000 (0.500-0.500) 1.0000 (1.000-1.000) 0.6667 (0.667-0.667) 0.5000 (0.500-0.500)"
+    )

@@ -8,6 +8,7 @@ from shapely import box
 
 from karyon.cohort.segmentation import FIGURES, SUMS, area_figures, area_sums, segmentation_table
 from karyon.evaluation.overlap import overlap_of_polygons
+from karyon.io.schemas import REPOSITORY
 
 MPP = 0.5
 
@@ -76,3 +77,10 @@ def test_slides_of_other_resolution_add_up_in_microns() -> None:
     assert {name: fine[name] for name in fine if name not in areas} == {
         name: coarse[name] for name in coarse if name not in areas
     }
+
+
+def test_every_column_and_figure_is_documented(slides: pd.DataFrame) -> None:
+    documented = (REPOSITORY / "docs" / "outputs.md").read_text()
+    table = segmentation_table(slides, "a_model")
+    for name in (*SUMS, *FIGURES, *table.columns):
+        assert f"`{name}`" in documented, name

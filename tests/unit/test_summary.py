@@ -37,6 +37,9 @@ class Cohort:
             curve = SlideFiles(folder, slide_id).curve
             curve.parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(points, columns=["threshold", "tp", "fp", "fn"]).to_parquet(curve)
+            matches = SlideFiles(folder, slide_id).matches
+            matches.parent.mkdir(exist_ok=True)
+            pd.DataFrame({"class_name": [""], "truth_class": [""]}).to_parquet(matches)
         self.plans = [self._plan(shard) for shard in ("shard-00000", "shard-00001")]
         self.manifests = [
             self._manifest(stage, shard, annotated)
@@ -120,7 +123,7 @@ def write(cohort: Cohort) -> dict[str, str]:
     """Write the tables at two radii; gives their paths by name."""
     paths = {
         name: str(cohort.folder / f"{name}.parquet")
-        for name in ("slides", "scores", "segmentation", "curves")
+        for name in ("slides", "scores", "segmentation", "class_scores", "curves")
     }
     summarise(cohort.plans, cohort.manifests, [4.0, 2.5], "a_model", **paths)
     return paths
@@ -218,7 +221,8 @@ def test_cohort_without_annotations_has_empty_score_and_curve_tables(tmp_path: P
     paths = write(Cohort(tmp_path, annotated=False))
     assert len(pd.read_parquet(paths["slides"])) == len(SLIDES)
     assert pd.read_parquet(paths["scores"]).empty
-    assert pd.read_parquet(paths["curves"]).empty
+    for name in ("curves", "segmentation", "class_scores"):
+        assert pd.read_parquet(paths[name]).empty
 
 
 def test_summary_files_hold_the_tables(cohort: Cohort) -> None:

@@ -7,6 +7,7 @@ rule summary:
         slides="results/{cohort}/slides.parquet",
         scores="results/{cohort}/scores.parquet",
         segmentation="results/{cohort}/segmentation.parquet",
+        class_scores="results/{cohort}/class_scores.parquet",
         curves="results/{cohort}/curves.parquet",
     log:
         "results/{cohort}/logs/summary.log",

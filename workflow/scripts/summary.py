@@ -8,5 +8,6 @@ summarise(
     slides=snakemake.output.slides,
     scores=snakemake.output.scores,
     segmentation=snakemake.output.segmentation,
+    class_scores=snakemake.output.class_scores,
     curves=snakemake.output.curves,
 )

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_scores(slides: pd.DataFrame, known: pd.DataFrame, args: argparse.Namespace) -> None:
     """Score the chosen slides anew, at the radii of the run."""
+    from karyon.cohort.classes import class_table
     from karyon.cohort.scores import score_table
     from karyon.cohort.segmentation import segmentation_table
 
@@ -67,6 +68,10 @@ def _print_scores(slides: pd.DataFrame, known: pd.DataFrame, args: argparse.Name
     if not segmentation.empty:
         chosen = segmentation[segmentation["grouping"].isin(groupings)]
         print(_readable_areas(chosen).to_string(index=False))
+    classes = class_table(slides, radii[0], args.cohort, model)
+    if not classes.empty:
+        chosen = classes[classes["grouping"].isin(groupings)]
+        print(_readable_classes(chosen).to_string(index=False))
     print(f"Model {model}. In brackets: 95 % intervals, bootstrapped over patients.")
 
 
@@ -103,6 +108,14 @@ def _readable_areas(segmentation: pd.DataFrame) -> pd.DataFrame:
     table = means[["group", "figure", "slides", "patients"]].copy()
     table["mean_slide"] = _with_interval(means, "value", "low", "high")
     table["pooled"] = _with_interval(pooled, "value", "low", "high")
+    return table
+
+
+def _readable_classes(classes: pd.DataFrame) -> pd.DataFrame:
+    """The figures of classes for a terminal; the accuracy is of all classes of a group together."""
+    table = classes[["group", "rule", "class_name", "slides", "tp", "fp", "fn"]].copy()
+    for name in ("precision", "recall", "f1", "accuracy"):
+        table[name] = _with_interval(classes, name, f"{name}_low", f"{name}_high")
     return table
 
 

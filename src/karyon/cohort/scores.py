@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ def score_table(slides: pd.DataFrame, radii_um: Sequence[float], cohort: Path, m
         The columns of ``scores.parquet`` in ``docs/outputs.md``; empty where no slide is annotated.
     """
     rows = []
-    for grouping, group, part in groups(_annotated(slides)):
+    for grouping, group, part in groups(annotated_slides(slides)):
         curve = pool_curves(_curves(part, cohort))
         for number, radius in enumerate(radii_um):
             counts = _counts(part, radius)
@@ -56,7 +56,7 @@ def score_table(slides: pd.DataFrame, radii_um: Sequence[float], cohort: Path, m
                     "tp": total.tp,
                     "fp": total.fp,
                     "fn": total.fn,
-                    **_averages(counts),
+                    **averages(counts, FIGURES),
                     "distance_mean_um": total.distance_mean,
                     "distance_sd_um": total.distance_sd,
                     "average_precision": np.nan if number else curve.average_precision,
@@ -118,7 +118,7 @@ def curve_table(slides: pd.DataFrame, cohort: Path) -> pd.DataFrame:
     """
     tables = [
         pool_curves(_curves(part, cohort)).table().assign(grouping=grouping, group=group)
-        for grouping, group, part in groups(_annotated(slides))
+        for grouping, group, part in groups(annotated_slides(slides))
     ]
     if not tables:
         return pd.DataFrame()
@@ -137,7 +137,8 @@ def groups(slides: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
                 yield grouping, str(name), part
 
 
-def _annotated(slides: pd.DataFrame) -> pd.DataFrame:
+def annotated_slides(slides: pd.DataFrame) -> pd.DataFrame:
+    """Those that were evaluated."""
     return slides[slides["annotated"].notna()] if "annotated" in slides else slides.iloc[:0]
 
 
@@ -162,9 +163,15 @@ def _patients(slides: pd.DataFrame) -> int:
     return named.nunique() + len(slides) - len(named)
 
 
-def _averages(counts: pd.DataFrame) -> dict[str, float]:
-    averages: dict[str, float] = {}
-    for row in bootstrap(counts, FIGURES).to_dict("records"):
+def averages(counts: pd.DataFrame, figures: Mapping[str, Figure]) -> dict[str, float]:
+    """Each figure pooled, by its name, and as ``mean_slide_<name>``; and their ``_low`` and ``_high`` bounds.
+
+    Args:
+        counts: By slide, as :func:`karyon.evaluation.uncertainty.bootstrap` takes them.
+        figures: Functions of the counts, by name.
+    """
+    found: dict[str, float] = {}
+    for row in bootstrap(counts, figures).to_dict("records"):
         name = str(row["figure"]) if row["average"] == "micro" else f"mean_slide_{row['figure']}"
-        averages |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
-    return averages
+        found |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
+    return found

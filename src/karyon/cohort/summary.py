@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from karyon.cohort.classes import class_table
 from karyon.cohort.scores import curve_table, score_table
 from karyon.cohort.segmentation import segmentation_table
 from karyon.cohort.shard import DONE, FAILED, NO_TISSUE, SKIPPED, explain_full_disk
@@ -25,9 +26,10 @@ def summarise(
     slides: str,
     scores: str,
     segmentation: str,
+    class_scores: str,
     curves: str,
 ) -> None:
-    """Write the cohort's tables of slides, scores, figures of areas, and curves.
+    """Write the cohort's tables of slides, scores, figures of areas and of classes, and curves.
 
     Args:
         plans: The shards' TSVs.
@@ -37,6 +39,7 @@ def summarise(
         slides: ``results/<cohort>/slides.parquet``.
         scores: ``results/<cohort>/scores.parquet``.
         segmentation: ``results/<cohort>/segmentation.parquet``.
+        class_scores: ``results/<cohort>/class_scores.parquet``.
         curves: ``results/<cohort>/curves.parquet``.
     """
     table, cohort = slide_table(plans, manifests), Path(slides).parent
@@ -44,6 +47,7 @@ def summarise(
         slides: table,
         scores: score_table(table, radii_um, cohort, model),
         segmentation: segmentation_table(table, model),
+        class_scores: class_table(table, radii_um[0], cohort, model),
         curves: curve_table(table, cohort),
     }
     for path, frame in frames.items():

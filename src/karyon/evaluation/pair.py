@@ -159,11 +159,12 @@ def score_points(
     curve = None
     if predicted.confidence is not None:
         curve = detection_curve(found, predicted.confidence[counted.predicted], real, radius)
+    shared = set(predicted.class_name) & set(truth.class_name) - {None}
     return PointScores(
         counted,
         score_detection(counted.matches, len(found), len(real), mpp),
         curve,
-        _score_classes(predicted, truth, counted, radius, mpp),
+        score_classes(predicted, truth, counted, radius, mpp) if shared else None,
     )
 
 
@@ -232,14 +233,20 @@ def _count(predicted: Nuclei, truth: Nuclei, radius: float, region: Region | Non
     return restrict(matches, region.inside(predicted.points), region.inside(truth.points))
 
 
-def _score_classes(
-    predicted: Nuclei, truth: Nuclei, counted: Restricted, radius: float, mpp: float
-) -> ClassScores | None:
-    """Classes are those of the whole files, so that a region does not change which are listed."""
-    said, meant = set(predicted.class_name) - {None}, set(truth.class_name) - {None}
-    if not said & meant:
-        return None
-    names = [*sorted(name for name in said | meant if name is not None)]
+def score_classes(
+    predicted: Nuclei, truth: Nuclei, counted: Restricted, radius: float, mpp: float = 1.0
+) -> ClassScores:
+    """Figures of each class of either side, whether or not it occurs on the other.
+
+    Args:
+        predicted: Detections.
+        truth: Annotations, in the same pixels.
+        counted: Detections and annotations that count, and their pairs. Classes are those of the whole files,
+            so that a region does not change which are listed.
+        radius: Largest distance of a pair in pixels, inclusive, > 0.
+        mpp: Microns per pixel, for distances in um; 1 leaves them in pixels.
+    """
+    names = sorted({name for side in (predicted, truth) for name in side.class_name if name is not None})
     code: dict[str | None, int] = {name: number for number, name in enumerate(names)}
     true_class = np.array([code.get(name, UNLABELLED) for name in truth.class_name])[counted.truth]
     if None in predicted.class_name:
