@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 from shapely import box
@@ -42,7 +44,7 @@ def slides() -> pd.DataFrame:
 def test_figures_are_pooled_and_averaged_with_the_interval_of_two_patients(slides: pd.DataFrame) -> None:
     table = segmentation_table(slides, "a_model")
     assert set(table["model"]) == {"a_model"}
-    rows = table[table["grouping"] == "all"].set_index(["figure", "average"])
+    rows: Any = table[table["grouping"] == "all"].set_index(["figure", "average"])
     assert rows.index.get_level_values("figure").unique().tolist() == list(FIGURES)
     assert (rows["slides"] == 2).all()
     assert (rows["patients"] == 2).all()
@@ -58,7 +60,7 @@ def test_figures_are_pooled_and_averaged_with_the_interval_of_two_patients(slide
 
 
 def test_groups_hold_the_slides_with_areas_alone(slides: pd.DataFrame) -> None:
-    table = segmentation_table(slides, "a_model").set_index(["grouping", "group", "figure", "average"])
+    table: Any = segmentation_table(slides, "a_model").set_index(["grouping", "group", "figure", "average"])
     assert table.loc[("organ", "liver", "aji", "micro"), "value"] == pytest.approx(1)
     assert table.loc[("organ", "liver", "aji", "micro"), "slides"] == 1
     assert table.loc[("organ", "lung", "aji", "macro"), "value"] == pytest.approx(80 / 150)

@@ -68,7 +68,8 @@ def class_table(slides: pd.DataFrame, radius_um: float, cohort: Path, model: str
 
 
 def _share_a_class(cohort: Path, slide_ids: Iterable[str]) -> bool:
-    found, real = set(), set()
+    found: set[str] = set()
+    real: set[str] = set()
     for slide_id in slide_ids:
         table = pd.read_parquet(SlideFiles(cohort, slide_id).matches, columns=["class_name", "truth_class"])
         found.update(table["class_name"].unique())
