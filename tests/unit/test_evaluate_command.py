@@ -415,9 +415,25 @@ def test_region_as_a_mask_takes_its_scale_from_a_true_map(
     Image.fromarray(np.array([[1, 0], [0, 0]], np.uint8)).save(region)  # the upper left quarter
     result = report(truth, truth, "--mpp", 1, "--region", region)
     assert (result["points"][0]["tp"], result["points"][0]["fn"]) == (1, 0)
-    assert result["areas"] is None
+    assert "hausdorff_um" not in result["areas"]
+    assert any("Hausdorff" in note for note in result["notes"])
     points = write_points(tmp_path / "t.csv", "5,5")
     assert str(region) in refusal(truth, points, "--mpp", 1, "--region", region)
+
+
+def test_areas_in_a_region_are_those_of_its_nuclei(tmp_path: Path, report: Command) -> None:
+    # Inside: one found as 10 x 8, and a false one. Outside: one that is missed.
+    found = write_map(tmp_path / "p.tif", (0, 10, 0, 8), (12, 14, 0, 10), (30, 32, 30, 40))
+    truth = write_map(tmp_path / "t.tif", (0, 10, 0, 10), (20, 40, 0, 10))
+    region = write_squares(tmp_path / "r.geojson", (-0.5, -0.5), side=20)
+    areas = report(found, truth, "--mpp", 1, "--region", region)["areas"]
+    assert areas["aji"] == pytest.approx(80 / (100 + 20))
+    assert (areas["dq"], areas["dice"]) == pytest.approx((2 / 3, 160 / 200))
+    moved = write_squares(tmp_path / "p.geojson", (2, 0), (11.5, 0), (60, 0))  # 0.5 wide lies on the first
+    outlines = write_squares(tmp_path / "t.geojson", (0, 0), (50, 50))
+    areas = report(moved, outlines, "--mpp", 1, "--region", region)["areas"]
+    # The second prediction keeps 9.5 x 10, what the first does not cover.
+    assert areas["aji"] == pytest.approx(80 / (120 + 95))
 
 
 def test_match_table_names_rows_as_the_files_do(tmp_path: Path, evaluate: Command) -> None:

@@ -39,7 +39,6 @@ from karyon.tiles.grid import Grid
 from karyon.tiles.store import open_store
 
 WIDTH, HEIGHT, MPP = 120, 80, 0.25
-SETTINGS = {"radii_um": [4.0], "geojson": False, "outlines": True}
 # Rows from and to, columns from and to. The first is found, 10 x 10 as 10 x 8 within it; the second, 5 x 10,
 # is missed; a false one has 2 x 10 pixels.
 TRUTH = [(0, 10, 0, 10), (20, 25, 0, 10)]
@@ -104,7 +103,8 @@ def write_nuclei(path: Path, boxes: list[Box]) -> None:
 def annotated(task: SlideTask, truth: tuple[Path, str], **row: Any) -> SlideTask:
     path, annotation_format = truth
     row = {"annotations": str(path), "annotation_format": annotation_format, **row}
-    return replace(task, row=replace(task.row, **row), settings=SETTINGS)
+    settings = {"radii_um": [4.0], "geojson": False, "outlines": True}
+    return replace(task, row=replace(task.row, **row), settings=settings)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_points_leave_areas_empty(task: SlideTask, tmp_path: Path) -> None:
 
 def test_a_model_of_centres_leaves_areas_empty(task: SlideTask, tmp_path: Path) -> None:
     given = annotated(task, write_map(tmp_path / "truth.tif", TRUTH))
-    result = evaluate_slide(replace(given, settings={**SETTINGS, "outlines": False}))
+    result = evaluate_slide(replace(given, settings={**given.settings, "outlines": False}))
     assert not set(FIGURES) & set(result.facts)
 
 

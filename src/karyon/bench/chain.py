@@ -15,7 +15,7 @@ from karyon.cohort.stages.nuclei import find_nuclei
 from karyon.cohort.stages.stain import fit_slide
 from karyon.cohort.stages.stitch import stitch_slide
 from karyon.cohort.stages.tissue import mask_slide
-from karyon.models.card import read_card
+from karyon.models.card import CENTRE, read_card
 
 STAGES = {
     "tissue": mask_slide,
@@ -43,6 +43,8 @@ def stage_task(stage: str, slide: Path, model: Path, results: Path) -> SlideTask
         settings |= {"channel": config["stain"]["channel"], "model": str(model)}
     if stage == "nuclei":
         settings |= {"decoding": asdict(read_card(model).decoding), "model": str(model)}
+    if stage == "evaluate":
+        settings |= {"outlines": read_card(model).maps != CENTRE}
     facts = slide.stat() if slide.exists() else None
     row = SlideRow(
         slide_id=slide.stem,

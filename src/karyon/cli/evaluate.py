@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     radius.add_argument("--radius-px", type=float, nargs="+", metavar="PX", help="in TRUTH's pixels")
     parser.add_argument(
-        "--region", type=Path, metavar="FILE", help="score points in these outlines or this mask only"
+        "--region", type=Path, metavar="FILE", help="score what lies in these outlines or this mask only"
     )
     parser.add_argument("--points-only", action="store_true", help="compare centroids, not areas")
     parser.add_argument(
@@ -105,15 +105,14 @@ def run(args: argparse.Namespace) -> int:
     radii = _radii_px(args)
     scale = 1.0 if args.pred_mpp is None else args.pred_mpp / args.mpp
     shift_x, shift_y = args.pred_shift
-    with_areas = not (args.points_only or args.region)
     predicted, truth = read_pair(
-        (args.pred, formats[0]), (args.truth, formats[1]), scale, (shift_x, shift_y), with_areas
+        (args.pred, formats[0]), (args.truth, formats[1]), scale, (shift_x, shift_y), not args.points_only
     )
     size = None if truth.instances is None else (truth.instances.shape[1], truth.instances.shape[0])
     region = read_region_file(args.region, size) if args.region else None
     mpp = args.mpp or 1.0
     points = [score_points(predicted, truth, radius, mpp, region) for radius in radii]
-    areas = score_areas(predicted, truth, mpp)
+    areas = score_areas(predicted, truth, mpp, region)
     if args.matches:
         _write_matches(args.matches, matches_of_files(predicted, truth, points[0].counted, mpp))
     header = {
@@ -191,8 +190,8 @@ def _notes(
                 f"No class occurs on both sides (PRED: {', '.join(sorted(said))}; TRUTH: "
                 f"{', '.join(sorted(meant))}), so there are no figures of classes."
             )
-    if args.region:
-        yield "Areas are compared of whole files only, not in a region."
+    if args.region and truth.instances is not None and predicted.instances is not None:
+        yield "Hausdorff distances are of whole files only, so there are none in a region."
 
 
 def _why_undefined(n_predicted: int, n_truth: int) -> str:

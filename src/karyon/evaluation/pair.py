@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from shapely.geometry.base import BaseGeometry
 
-from karyon.evaluation.areas import DrawnAreas, PaintedAreas
+from karyon.evaluation.areas import Areas, DrawnAreas, PaintedAreas, restrict_areas
 from karyon.evaluation.classes import (
     UNLABELLED,
     class_accuracy,
@@ -120,8 +120,8 @@ class AreaScores:
         sweep: Scores above each IoU of ``IOU_SWEEP``; the first is panoptic quality's.
         truth_share: Score of JOINT's matches.
         errors: NB's kinds of errors.
-        foreground: Distances of the foregrounds of two maps; ``None`` with outlines.
-        object_hausdorff: Distances of the objects of two maps; ``None`` with outlines.
+        foreground: Distances of the foregrounds of two maps; ``None`` with outlines or a region.
+        object_hausdorff: Distances of the objects of two maps; ``None`` likewise.
     """
 
     n_predicted: int
@@ -190,7 +190,9 @@ def _side(nuclei: Nuclei, rows: np.ndarray) -> Side:
     return Side(nuclei.points[rows], nuclei.nucleus_id[rows], names[rows])
 
 
-def score_areas(predicted: Nuclei, truth: Nuclei, mpp: float = 1.0) -> AreaScores | None:
+def score_areas(
+    predicted: Nuclei, truth: Nuclei, mpp: float = 1.0, region: Region | None = None
+) -> AreaScores | None:
     """Figures of two instance maps, or of outlines against outlines or a true map.
 
     What several outlines of a side cover belongs to the first of them.
@@ -199,6 +201,7 @@ def score_areas(predicted: Nuclei, truth: Nuclei, mpp: float = 1.0) -> AreaScore
         predicted: Prediction.
         truth: Truth, in the same pixels.
         mpp: Microns per pixel, for distances in um; 1 leaves them in pixels.
+        region: Nuclei outside do not count, by the rule of ``restrict_areas``; then there are no distances.
 
     Returns:
         The figures; ``None`` if a side has neither, or only the truth has outlines.
@@ -206,24 +209,31 @@ def score_areas(predicted: Nuclei, truth: Nuclei, mpp: float = 1.0) -> AreaScore
     Raises:
         ValueError: Two maps differ in shape, or an outline is not valid.
     """
-    if predicted.instances is not None and truth.instances is not None:
-        overlap = overlap_of_maps(predicted.instances, truth.instances)
-        return _score_overlap(
-            overlap,
-            score_dice(overlap),
-            foreground_distance(predicted.instances, truth.instances, mpp),
-            score_object_hausdorff(predicted.instances, truth.instances, mpp),
-        )
-    if predicted.outlines is None:
-        return None
-    found = DrawnAreas.of(predicted.outlines).outlines
-    if truth.instances is not None:
-        overlap = PaintedAreas(truth.instances).overlap([found])
-    elif truth.outlines is not None:
-        overlap = DrawnAreas.of(truth.outlines).overlap([found])
+    found, real = _areas(predicted), _areas(truth)
+    if isinstance(found, DrawnAreas) and real is not None:
+        overlap = real.overlap([found.outlines])
+    elif isinstance(found, PaintedAreas) and isinstance(real, PaintedAreas):
+        overlap = overlap_of_maps(found.instances, real.instances)
+        if region is None:
+            return _score_overlap(
+                overlap,
+                foreground_distance(found.instances, real.instances, mpp),
+                score_object_hausdorff(found.instances, real.instances, mpp),
+            )
     else:
         return None
-    return _score_overlap(overlap, score_dice(overlap), None, None)
+    if region is not None:
+        inside = region.inside(found.centroids())
+        if isinstance(found, DrawnAreas):
+            inside = inside[overlap.predicted_id]
+        overlap = restrict_areas(overlap, inside, region.inside(real.centroids()))
+    return _score_overlap(overlap)
+
+
+def _areas(nuclei: Nuclei) -> Areas | None:
+    if nuclei.instances is not None:
+        return PaintedAreas(nuclei.instances)
+    return None if nuclei.outlines is None else DrawnAreas.of(nuclei.outlines)
 
 
 def _count(predicted: Nuclei, truth: Nuclei, radius: float, region: Region | None) -> Restricted:
@@ -265,14 +275,13 @@ def score_classes(
 
 def _score_overlap(
     overlap: Overlap,
-    dice: DiceScore,
-    foreground: ForegroundDistance | None,
-    object_hausdorff: ObjectHausdorffScore | None,
+    foreground: ForegroundDistance | None = None,
+    object_hausdorff: ObjectHausdorffScore | None = None,
 ) -> AreaScores:
     return AreaScores(
         len(overlap.predicted_id),
         len(overlap.truth_id),
-        dice,
+        score_dice(overlap),
         score_object_dice(overlap),
         score_aji(overlap),
         score_aji_plus(overlap),
