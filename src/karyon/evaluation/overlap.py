@@ -171,9 +171,10 @@ def part_polygons(polygons: Sequence[BaseGeometry]) -> np.ndarray:
     first, second = first[later], second[later]
     crossing = shapely.area(shapely.intersection(drawn[first], drawn[second])) > 0
     first, second = first[crossing], second[crossing]
-    for row in np.unique(second):
-        rest = shapely.difference(drawn[row], shapely.union_all(drawn[first[second == row]]))
-        parted[row] = make_valid(rest)
+    order = np.argsort(second, kind="stable")
+    rows, starts = np.unique(second[order], return_index=True)
+    for row, before in zip(rows, np.split(first[order], starts)[1:], strict=True):
+        parted[row] = make_valid(shapely.difference(drawn[row], shapely.union_all(drawn[before])))
     return parted
 
 
