@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from skimage.measure import label
 from karyon.bench.chain import STAGES, stage_task
 from karyon.bench.material import synthetic_slide
 from karyon.cli.main import main
+from karyon.cohort.classes import RULES, class_table
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.segmentation import FIGURES, SUMS
 from karyon.cohort.shard import NO_TISSUE, SlideTask
@@ -68,10 +70,13 @@ def outline(box: Box) -> shapely.Polygon:
     return shapely.box(left - 0.5, top - 0.5, right - 0.5, bottom - 0.5)
 
 
-def write_geojson(path: Path, boxes: list[Box], *points: tuple[float, float]) -> tuple[Path, str]:
+def write_geojson(
+    path: Path, boxes: list[Box], *points: tuple[float, float], class_name: str = ""
+) -> tuple[Path, str]:
     shapes = [outline(box) for box in boxes] + [shapely.Point(point) for point in points]
+    properties = {"classification": {"name": class_name}}
     features = [
-        {"type": "Feature", "properties": {}, "geometry": json.loads(shapely.to_geojson(shape))}
+        {"type": "Feature", "properties": properties, "geometry": json.loads(shapely.to_geojson(shape))}
         for shape in shapes
     ]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
@@ -86,7 +91,7 @@ def write_map(path: Path, boxes: list[Box]) -> tuple[Path, str]:
     return path, "instance_tiff"
 
 
-def write_nuclei(path: Path, boxes: list[Box]) -> None:
+def write_nuclei(path: Path, boxes: list[Box], class_names: tuple[str, ...] = ()) -> None:
     shapes = [outline(box) for box in boxes]
     x, y = np.reshape([shape.centroid.coords[0] for shape in shapes], (-1, 2)).T
     columns = {
@@ -96,6 +101,8 @@ def write_nuclei(path: Path, boxes: list[Box]) -> None:
         "probability": pa.array([0.5] * len(shapes), pa.float32()),
         "geometry": pa.array(shapely.to_wkb(shapes), pa.binary()),
     }
+    if class_names:
+        columns["class_name"] = pa.array(class_names).dictionary_encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns, metadata={"mpp": str(MPP)}), path)
 
@@ -163,6 +170,20 @@ def test_in_a_region_only_its_nuclei_are_scored(write: Any, task: SlideTask, tmp
     facts = evaluate_slide(inside).facts
     assert (facts["annotated"], facts["pq_tp"], facts["pq_fp"], facts["pq_fn"]) == (1, 1, 0, 0)
     assert facts["aji"] == pytest.approx(0.8)
+
+
+def test_classes_of_outlines_are_scored_as_those_of_points_are(task: SlideTask, tmp_path: Path) -> None:
+    write_nuclei(task.files.nuclei, FOUND, ("tumour", "stroma"))
+    truth = write_geojson(tmp_path / "truth.geojson", TRUTH, class_name="tumour")
+    facts = evaluate_slide(annotated(task, truth)).facts
+    assert facts["aji"] == pytest.approx(BY_HAND["aji"])
+    known = dict.fromkeys(("patient", "organ", "stain", "split", "label_quality"), "")
+    slides = pd.DataFrame([{"slide_id": "slide", "mpp": MPP, **known, **facts}])
+    table = class_table(slides, 4.0, task.files.cohort, "a_model")
+    counts = table.set_index(["rule", "class_name"])[["tp", "fp", "fn"]].T.to_dict("list")
+    of_each = {"tumour": [1, 0, 1], "stroma": [0, 1, 0]}
+    assert counts == {(rule, name): of_each[name] for rule in RULES for name in of_each}
+    assert table["accuracy"].tolist() == [1.0] * 4
 
 
 def test_points_leave_areas_empty(task: SlideTask, tmp_path: Path) -> None:
