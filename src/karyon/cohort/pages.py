@@ -8,13 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
-body {{font: 14px sans-serif; margin: 1em}} table {{border-collapse: collapse}}
-th, td {{padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap}}
-thead th {{position: sticky; top: 0; background: white; border-bottom: 2px solid #888}}
-{left} {{text-align: left}}
-</style><h1 style="font-size: 18px">{title}</h1><p>{note}</p>{rows}</html>"""
-
 QUARTILES = {0.25: "share in a slide, 1st quartile", 0.5: "median", 0.75: "3rd quartile"}
 AREA_TITLES = {
     "aji": "AJI",
@@ -31,6 +24,12 @@ AREA_TITLES = {
     "usr": "USR, under-segmented",
     "osr": "OSR, over-segmented",
 }
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+body {{font: 14px sans-serif; margin: 1em}} table {{border-collapse: collapse}}
+th, td {{padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap}}
+thead th {{position: sticky; top: 0; background: white; border-bottom: 2px solid #888}}
+{left} {{text-align: left}}
+</style><h1 style="font-size: 18px">{title}</h1><p>{note}</p>{rows}</html>"""
 
 
 def score_columns(scores: pd.DataFrame) -> pd.DataFrame:
