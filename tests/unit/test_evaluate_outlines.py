@@ -18,7 +18,7 @@ import tifffile
 from skimage.measure import label
 
 from karyon.bench.chain import STAGES, stage_task
-from karyon.bench.material import synthetic_slide
+from karyon.bench.material import SLIDE_MPP, synthetic_slide
 from karyon.cli.main import main
 from karyon.cohort.classes import RULES, class_table
 from karyon.cohort.layout import SlideFiles
@@ -250,7 +250,9 @@ def test_the_shipped_model_scores_as_its_map_of_the_whole_slide_does(tmp_path: P
     card = read_card(model)
     with open_store(task.files.map) as store:
         maps = np.asarray(store["map"])
-    predicted = np.kron(label_map(maps, card.decoding, card.maps, card.mpp), np.ones((2, 2), np.int32))
+    scale = round(card.mpp / SLIDE_MPP)
+    labels = label_map(maps, card.decoding, card.maps, card.mpp)
+    predicted = np.kron(labels, np.ones((scale, scale), np.int32))
     truth = np.roll(predicted, (6, -5), (0, 1)).astype(np.uint16)
     truth[:80] = label(truth[:80] > 0)  # what touches is one
     tifffile.imwrite(tmp_path / "truth.tif", truth)
