@@ -16,6 +16,7 @@ from karyon.errors import KaryonError
 from karyon.models.encoder_weights import load_encoder
 from karyon.models.fcn8s import FCN8s
 from karyon.models.registry import build
+from karyon.models.resnet_unet import ResNet34UNet
 from karyon.models.vgg_unet import VGGUNet
 
 # torchvision's configurations: filters in units of the width, "M" a pooling.
@@ -54,6 +55,52 @@ class VGG(nn.Module):
 def vgg(layout: str, width: int = WIDTH) -> VGG:
     torch.manual_seed(len(layout) + width)
     return VGG(layout, width).eval()
+
+
+class Block(nn.Module):
+    """torchvision's ``BasicBlock``."""
+
+    def __init__(self, inputs: int, filters: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, filters, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != filters:
+            conv = nn.Conv2d(inputs, filters, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(filters))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet34(nn.Module):
+    """As in torchvision, with batch norm that has seen images."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        inputs = width
+        for level, count in enumerate((3, 4, 6, 3)):
+            filters, blocks = width * 2**level, []
+            for number in range(count):
+                blocks.append(Block(inputs, filters, 2 if level and not number else 1))
+                inputs = filters
+            setattr(self, f"layer{level + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(8 * width, 10)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.uniform_(layer.weight, 0.5, 1.5)
+                nn.init.normal_(layer.bias, std=0.2)
+                layer.running_mean.normal_(std=0.2)
+                layer.running_var.uniform_(0.5, 2.0)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.max_pool2d(functional.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[operator]
 
 
 @pytest.fixture
@@ -100,6 +147,30 @@ def test_fcn8s_is_vgg16_with_its_classifier_at_every_place(written: Callable[...
     torch.testing.assert_close(network.classifier(x)[:, :, 3, 3], expected)
 
 
+@pytest.mark.parametrize("counted", [True, False])
+@torch.inference_mode()
+def test_resnet34_unet_sees_what_resnet34_sees(counted: bool, written: Callable[..., Path]) -> None:
+    torch.manual_seed(1)
+    original = ResNet34(WIDTH).eval()
+    # Files of before torch 0.4.1 do not say how many batches batch norm has seen.
+    weights = {name: value for name, value in original.state_dict().items() if counted or "num" not in name}
+    network = ResNet34UNet(in_channels=3, width=WIDTH).eval()
+    rest = [value.clone() for value in network.merge.parameters()]
+    load_encoder(network, written(weights))
+    image = torch.rand(2, 3, 64, 96)
+    x = network.pool(network.stem(image))
+    for stage in network.stages:
+        x = stage(x)
+    torch.testing.assert_close(x, original.features(image))
+    assert all(torch.equal(*pair) for pair in zip(rest, network.merge.parameters(), strict=True))
+
+
+def test_statistics_of_batch_norm_are_needed(written: Callable[..., Path]) -> None:
+    weights = ResNet34(WIDTH).state_dict()
+    del weights["layer2.0.downsample.1.running_mean"]
+    refused(ResNet34UNet(3, width=WIDTH), written(weights), r"missing: layer2\.0\.downsample\.1\.running_mean;")
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 @torch.inference_mode()
 def test_equal_channels_give_what_a_grey_picture_gives(channels: int, written: Callable[..., Path]) -> None:
@@ -130,7 +201,7 @@ def test_missing_and_unknown_layers_are_named(written: Callable[..., Path]) -> N
 
 def test_another_vgg_is_refused(written: Callable[..., Path]) -> None:
     network = VGGUNet(in_channels=3, width=WIDTH)
-    refused(network, written(vgg("vgg16").state_dict()), r"not the VGG of this network.*features\.\d+.* more")
+    refused(network, written(vgg("vgg16").state_dict()), r"not the weights of these layers.*features\.\d+.* more")
 
 
 def test_weights_without_the_classifier_do_for_vgg_unet_only(written: Callable[..., Path]) -> None:
@@ -149,9 +220,9 @@ def test_another_width_is_refused_with_both_shapes(written: Callable[..., Path])
 
 
 @pytest.mark.parametrize("name", ["segnet", "unet", "micronet", "gcn"])
-def test_network_without_a_vgg_encoder_is_refused(name: str, written: Callable[..., Path]) -> None:
+def test_network_without_such_an_encoder_is_refused(name: str, written: Callable[..., Path]) -> None:
     network = build(name, width=WIDTH)
-    refused(network, written(vgg("vgg16").state_dict()), "no ImageNet encoder; vgg_unet and fcn8s")
+    refused(network, written(vgg("vgg16").state_dict()), "no ImageNet encoder; vgg_unet, fcn8s and resnet34_unet")
 
 
 def test_file_that_would_run_code_is_refused_unopened(tmp_path: Path) -> None:

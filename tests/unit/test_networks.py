@@ -26,10 +26,11 @@ NARROW: dict[str, dict[str, int]] = {
     "gcn": {"width": 2, "depth": 50},
     "micronet": {"width": 2},
     "nb": {"width": 2},
+    "resnet34_unet": {"width": 2},
     "segnet": {"width": 2},
     "vgg_unet": {"width": 2},
 }
-NORMALISED = ("fcrn_a", "fcrn_b", "gcn", "micronet", "segnet")
+NORMALISED = ("fcrn_a", "fcrn_b", "gcn", "micronet", "resnet34_unet", "segnet")
 
 
 class EveryPlace(nn.Module):
@@ -210,12 +211,23 @@ def test_parameter_counts_are_those_of_the_published_layers() -> None:
         "nb": sum(convolution(*pair) for pair in pairwise([3, 32, 32, 64, 64, 128, 128, 256, 256]))
         + sum(convolution(3 * fine, fine) + convolution(fine, fine) for fine in halving[:-1])
         + convolution(32, 3),
+        # ResNet34 has 21,797,672 (torchvision), of which its classifier is 1000 times 513.
+        "resnet34_unet": 21_797_672
+        - 1000 * 513
+        + sum(
+            convolution(coarse, coarse // 2, 2)
+            + normalised(coarse // 2 + fine, fine)
+            + normalised(fine, fine)
+            for fine, coarse in ((256, 512), (128, 256), (64, 128), (64, 64))
+        )
+        + convolution(64, 5, 2),
     }
     arguments = {
         "segnet": {"in_channels": 3, "out_channels": 12},
         "fcn8s": {"in_channels": 3, "out_channels": 21},
         "fcrn_a": {},
         "nb": {"in_channels": 3, "out_channels": 3},
+        "resnet34_unet": {"in_channels": 3, "out_channels": 5},
     }
     with torch.device("meta"):
         counted = {name: count(build(name, **arguments[name])) for name in hand}

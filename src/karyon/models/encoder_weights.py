@@ -1,8 +1,9 @@
-"""ImageNet weights for the networks whose encoder is VGG, from a file in torchvision's layout."""
+"""ImageNet weights of VGG and ResNet, from a file in torchvision's layout."""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,10 +15,12 @@ from karyon.errors import KaryonError
 from karyon.models.network import Network
 
 SHOWN = 4
+# Layers that no network here takes over, and a figure of batch norm that old files do not have.
+CLASSIFIERS, COUNTER = ("classifier.", "fc."), "num_batches_tracked"
 
 
 def load_encoder(network: nn.Module, path: Path) -> None:
-    """Load a VGG state dict of torchvision into a network's encoder, in place.
+    """Load a state dict of torchvision into a network's encoder, in place.
 
     A first convolution for other than three channels is adapted: each input channel gets the sum of the
     weights over the colours, divided by the number of input channels. So an image whose channels are all
@@ -25,8 +28,8 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     standard deviation 1.)
 
     Args:
-        network: ``vgg_unet`` (weights of ``vgg11``) or ``fcn8s`` (``vgg16``), of any ``in_channels``;
-            torchvision's files fit the default width, 64.
+        network: ``vgg_unet`` (weights of ``vgg11``), ``fcn8s`` (``vgg16``) or ``resnet34_unet``
+            (``resnet34``), of any ``in_channels``; torchvision's files fit the default width, 64.
         path: ``.safetensors``, or a ``.pth`` that holds nothing but tensors. Layers of the classifier that
             the network does not have are passed over.
 
@@ -37,18 +40,34 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     layers = network.imagenet_layers() if isinstance(network, Network) else {}
     if not layers:
         raise KaryonError(
-            f"{path}: {type(network).__name__} has no ImageNet encoder; vgg_unet and fcn8s have one"
+            f"{path}: {type(network).__name__} has no ImageNet encoder; vgg_unet, fcn8s and resnet34_unet "
+            "have one"
         )
+    load_layers(layers, path)
+
+
+def load_layers(layers: Mapping[str, nn.Module], path: Path) -> None:
+    """Load layers from a state dict of torchvision, in place.
+
+    Args:
+        layers: Convolutions and batch norms by their names there; the first of them sees the image.
+        path: As in :func:`load_encoder`.
+
+    Raises:
+        KaryonError: As in :func:`load_encoder`; the layers are then as they were.
+    """
     weights = _read(path)
-    _check_names(path, set(weights), layers)
-    fitted = {
-        name: _fit(path, name, weights[f"{name}.weight"], weights[f"{name}.bias"], layer)
+    wanted = {
+        f"{name}.{part}": value
         for name, layer in layers.items()
+        for part, value in layer.state_dict().items()
+        if part != COUNTER
     }
-    with torch.no_grad():
-        for name, (weight, bias) in fitted.items():
-            layers[name].weight.copy_(weight)
-            layers[name].bias.copy_(bias)  # type: ignore[union-attr]
+    _check_names(path, set(weights), set(wanted))
+    first = f"{next(iter(layers))}.weight"
+    fitted = {name: _fit(path, name, weights[name], own, name == first) for name, own in wanted.items()}
+    for name, value in fitted.items():
+        wanted[name].copy_(value)
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
@@ -69,13 +88,15 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     return content
 
 
-def _check_names(path: Path, names: set[str], layers: dict[str, nn.Conv2d]) -> None:
-    wanted = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+def _check_names(path: Path, names: set[str], wanted: set[str]) -> None:
     missing = sorted(wanted - names)
-    unknown = sorted(name for name in names - wanted if not name.startswith("classifier."))
+    unknown = sorted(
+        name for name in names - wanted if not name.startswith(CLASSIFIERS) and not name.endswith(COUNTER)
+    )
     if missing or unknown:
         raise KaryonError(
-            f"{path}: not the VGG of this network; missing: {_listed(missing)}; unknown: {_listed(unknown)}"
+            f"{path}: not the weights of these layers; missing: {_listed(missing)}; "
+            f"unknown: {_listed(unknown)}"
         )
 
 
@@ -84,18 +105,16 @@ def _listed(names: list[str]) -> str:
     return (", ".join(names[:SHOWN]) or "none") + more
 
 
-def _fit(
-    path: Path, name: str, weight: torch.Tensor, bias: torch.Tensor, layer: nn.Conv2d
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights in the shape of a layer: fully connected as a convolution, three colours as other channels."""
-    shape = layer.weight.shape
-    if weight.ndim == 2 and weight.shape == (shape[0], shape[1:].numel()):
-        weight = weight.reshape(shape)
-    if name == "features.0" and weight.ndim == 4 and weight.shape[1] == 3 != shape[1]:
-        weight = (weight.sum(dim=1, keepdim=True) / shape[1]).expand(-1, shape[1], -1, -1)
-    if weight.shape != shape or bias.shape != shape[:1]:
+def _fit(path: Path, name: str, value: torch.Tensor, own: torch.Tensor, first: bool) -> torch.Tensor:
+    """A tensor in the shape of a layer's: fully connected as a convolution, three colours as other channels."""
+    shape = own.shape
+    if value.ndim == 2 and own.ndim == 4 and value.shape == (shape[0], shape[1:].numel()):
+        value = value.reshape(shape)
+    if first and value.ndim == 4 and value.shape[1] == 3 != shape[1]:
+        value = (value.sum(dim=1, keepdim=True) / shape[1]).expand(-1, shape[1], -1, -1)
+    if value.shape != shape:
         raise KaryonError(
-            f"{path}: {name}.weight has the shape {tuple(weight.shape)}, the network's layer {tuple(shape)}; "
+            f"{path}: {name} has the shape {tuple(value.shape)}, the network's layer {tuple(shape)}; "
             "build the network with the width of the file (torchvision's: 64)"
         )
-    return weight, bias
+    return value

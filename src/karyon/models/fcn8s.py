@@ -73,7 +73,7 @@ class FCN8s(Network):
             nn.ModuleList([self.scores, self.doublings, self.eightfold]),
         ]
 
-    def imagenet_layers(self) -> dict[str, nn.Conv2d]:
+    def imagenet_layers(self) -> dict[str, nn.Module]:
         """The convolutions of VGG16 and its first two fully connected layers."""
         first, second = (layer for layer in self.classifier if isinstance(layer, nn.Conv2d))
         return {**torchvision_names(self.encoders), "classifier.0": first, "classifier.3": second}

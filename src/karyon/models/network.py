@@ -37,6 +37,6 @@ class Network(nn.Module):
         """The network in pieces from input to output: every parameter is in exactly one of them."""
         raise NotImplementedError
 
-    def imagenet_layers(self) -> dict[str, nn.Conv2d]:
+    def imagenet_layers(self) -> dict[str, nn.Module]:
         """The layers that ImageNet weights exist for, by their names in torchvision's files; mostly none."""
         return {}

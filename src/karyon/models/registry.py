@@ -16,6 +16,7 @@ from karyon.models.gcn import GCN
 from karyon.models.micronet import MicroNet
 from karyon.models.nb import NB
 from karyon.models.network import Network
+from karyon.models.resnet_unet import ResNet34UNet
 from karyon.models.segnet import SegNet
 from karyon.models.unet import UNet
 from karyon.models.vgg_unet import VGGUNet
@@ -28,6 +29,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "gcn": GCN,
     "micronet": MicroNet,
     "nb": NB,
+    "resnet34_unet": ResNet34UNet,
     "segnet": SegNet,
     "unet": UNet,
     "vgg_unet": VGGUNet,

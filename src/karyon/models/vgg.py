@@ -34,12 +34,12 @@ def vgg_stages(convolutions: Sequence[int], in_channels: int, width: int) -> nn.
     return stages
 
 
-def torchvision_names(stages: nn.ModuleList) -> dict[str, nn.Conv2d]:
+def torchvision_names(stages: nn.ModuleList) -> dict[str, nn.Module]:
     """The convolutions of ``vgg_stages`` by their names in torchvision's files, such as ``features.3``.
 
     There each convolution, ReLU and pooling takes one number.
     """
-    named = {}
+    named: dict[str, nn.Module] = {}
     number = 0
     for stage in stages:
         for layer in stage:  # type: ignore[attr-defined]

@@ -71,6 +71,6 @@ class VGGUNet(Network):
     def blocks(self) -> list[nn.Module]:
         return [*self.encoders, self.centre, *self.decoders, self.head]
 
-    def imagenet_layers(self) -> dict[str, nn.Conv2d]:
+    def imagenet_layers(self) -> dict[str, nn.Module]:
         """The convolutions of VGG11."""
         return torchvision_names(self.encoders)
