@@ -168,7 +168,9 @@ def test_resnet34_unet_sees_what_resnet34_sees(counted: bool, written: Callable[
 def test_statistics_of_batch_norm_are_needed(written: Callable[..., Path]) -> None:
     weights = ResNet34(WIDTH).state_dict()
     del weights["layer2.0.downsample.1.running_mean"]
-    refused(ResNet34UNet(3, width=WIDTH), written(weights), r"missing: layer2\.0\.downsample\.1\.running_mean;")
+    refused(
+        ResNet34UNet(3, width=WIDTH), written(weights), r"missing: layer2\.0\.downsample\.1\.running_mean;"
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
@@ -201,7 +203,9 @@ def test_missing_and_unknown_layers_are_named(written: Callable[..., Path]) -> N
 
 def test_another_vgg_is_refused(written: Callable[..., Path]) -> None:
     network = VGGUNet(in_channels=3, width=WIDTH)
-    refused(network, written(vgg("vgg16").state_dict()), r"not the weights of these layers.*features\.\d+.* more")
+    refused(
+        network, written(vgg("vgg16").state_dict()), r"not the weights of these layers.*features\.\d+.* more"
+    )
 
 
 def test_weights_without_the_classifier_do_for_vgg_unet_only(written: Callable[..., Path]) -> None:
@@ -222,7 +226,9 @@ def test_another_width_is_refused_with_both_shapes(written: Callable[..., Path])
 @pytest.mark.parametrize("name", ["segnet", "unet", "micronet", "gcn"])
 def test_network_without_such_an_encoder_is_refused(name: str, written: Callable[..., Path]) -> None:
     network = build(name, width=WIDTH)
-    refused(network, written(vgg("vgg16").state_dict()), "no ImageNet encoder; vgg_unet, fcn8s and resnet34_unet")
+    refused(
+        network, written(vgg("vgg16").state_dict()), "no ImageNet encoder; vgg_unet, fcn8s and resnet34_unet"
+    )
 
 
 def test_file_that_would_run_code_is_refused_unopened(tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ CONTENT: dict[str, Any] = {
 }
 
 
+# What makes CONTENT an experiment of outlines and classes.
+JOINT = {"target": "classes_contour", "target_arguments": None, "loss": "joint", "decoding": "dilation"}
+
+
 def read(folder: Path, content: object) -> Experiment:
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -109,6 +113,12 @@ def test_output_peak_and_channels_follow_from_loss_target_and_input(tmp_path: Pa
     assert (outlines.output, outlines.maps) == ("softmax", ("inside", "boundary", "background"))
     assert outlines.network_arguments["out_channels"] == 3
     assert outlines.finds_outlines
+    joint = {"target": "classes_contour", "loss": "joint", "decoding": "dilation"}
+    named = read(tmp_path, changed(target_arguments=None, classes=["tumour", "stroma"], **joint))
+    assert named.output == "softmax"
+    assert named.maps == ("background", "inside:tumour", "inside:stroma", "contour")
+    assert named.network_arguments["out_channels"] == 4
+    assert read(tmp_path, changed(target_arguments=None, **joint)).maps == ("background", "inside", "contour")
 
 
 def test_data_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +200,14 @@ def test_data_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
             {"datasets": [{"sheet": "a", "train_splits": ["x"], "validation_splits": ["x"]}]},
             r"datasets\[0\]: 'x' is in train_splits and in validation_splits",
         ),
+        ({"classes": ["a"]}, "classes: the target proximity_map does not tell classes apart"),
+        (JOINT | {"classes": ["a", "b", "a"]}, "classes are a, b, a; expected each once"),
+        (JOINT | {"target_arguments": {"class_of": 1}}, r"target_arguments\.class_of is an unknown key"),
+        (JOINT | {"loss": "bce"}, "which bce does not take: outputs have shape"),
+        (
+            JOINT | {"loss_arguments": {"vgg16_weights": "gone.pth"}},
+            "which joint does not take: gone.pth: no such file of weights",
+        ),
         ({"snapshot_every": 15}, "snapshot_every is 15; expected a multiple of validate_every, 10"),
         ({"encoder_weights": "vgg11.pth"}, "start and encoder_weights: both say what to start from"),
     ],
@@ -225,7 +243,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_presets_are_those_that_are_promised() -> None:
     promised = {"switch_unet", "switch_segnet", "switch_vgg_unet", "switch_gcn", "micronet", "karyon_default"}
-    promised |= {"karyon_outline", "nb"}
+    promised |= {"joint", "karyon_outline", "nb"}
     assert promised <= {path.stem for path in PRESETS}
 
 

@@ -10,6 +10,7 @@ import torch
 from test_decoding_choice import EXPERIMENT
 from torch import nn
 
+from karyon.evaluation.detection import DetectionScore
 from karyon.evaluation.segmentation import AggregatedJaccard, InstanceScore
 from karyon.tiles.grid import Grid
 from karyon.training.data import TrainingImage
@@ -111,6 +112,27 @@ def test_dilation_gives_back_the_boundary_and_drops_what_is_small() -> None:
     assert score.aji == pytest.approx((144 - 12) / 144)
     wider = replace(DILATION, target_arguments={"boundary_px": 3.0})
     assert choose_decoding(Passing(), [image], wider)[0].dilation_um == 1.5
+
+
+def test_outlines_of_images_with_centres_alone_are_chosen_by_detection() -> None:
+    # Three nuclei, and specks of two pixels (0.5 um2) that are as clear; where nuclei end is not annotated.
+    inside = np.full((SIDE, SIDE), -3.0)
+    for left in (4, 24, 44):
+        inside[12:20, left + 2 : left + 10] = 3.0
+    inside[40, [10, 11, 30, 31]] = 3.0
+    centres = np.array([[9.5, 15.5], [29.5, 15.5], [49.5, 15.5]])
+    outputs = [inside, np.full_like(inside, -5.0), np.zeros_like(inside)]
+    image = replace(image_of(outputs, np.zeros((SIDE, SIDE), np.int32)), instances=None, truth=centres)
+    decoding, score = choose_decoding(Passing(), [image], DILATION)
+    assert isinstance(score, DetectionScore)
+    assert (score.tp, score.fp, score.fn) == (3, 0, 0)
+    assert (decoding.method, decoding.dilation_um) == ("dilation", 1.0)
+    assert 0.5 < decoding.min_area_um2 <= 16
+    # An image with outlines decides, whatever is found in the others.
+    instances = np.zeros((SIDE, SIDE), np.int32)
+    instances[10:22, 4:16] = 1
+    outlined = image_of(outputs, instances)
+    assert isinstance(choose_decoding(Passing(), [image, outlined], DILATION)[1], OutlineScore)
 
 
 def test_score_is_the_mean_of_images_and_f1_that_of_all_nuclei() -> None:

@@ -87,14 +87,15 @@ def write_experiment(sheet: Path, preset: str, **changes: Any) -> Path:
         ("micronet", "RGB", 3),
         ("karyon_outline", "H-C", 1),
         ("nb", "CN-H&E", 3),
+        ("joint", "CN-H&E", 3),
     ],
 )
 def test_trained_model_runs_on_slides_by_its_card_alone(
     sheet: Path, preset: str, network_input: str, channels: int
 ) -> None:
-    small = {"width": 2} if preset == "micronet" else {"width": 2, "depth": 2}
+    small = {"width": 2} if preset in ("micronet", "joint") else {"width": 2, "depth": 2}
     changes = {"arguments": small, "steps": 2, "batch": 2, "crop_px": 32, "input": network_input}
-    changes |= {"mpp": 0.5, "start": None, "ema": 0.9}
+    changes |= {"mpp": 0.5, "start": None, "ema": 0.9, "classes": []}
     experiment = read_experiment(write_experiment(sheet, preset, **changes))
     folder = sheet.parent / "model"
     written = train_and_ship(
@@ -111,6 +112,8 @@ def test_trained_model_runs_on_slides_by_its_card_alone(
     assert card.training["validation_images"] == ["val"]
     assert card.training["command"] == f"karyon train small.yaml --output {folder}"
     assert yaml.safe_load((folder / "card.yaml").read_text())["training"]["experiment"]["steps"] == 2
+
+    assert ("left_out" in card.training) == (preset == "joint")
 
     # The decoding in the card is that of the weights as they lie in the folder.
     trained = build(card.architecture, **card.arguments)

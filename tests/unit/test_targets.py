@@ -43,9 +43,10 @@ OF_CENTRES = [name for name, target in TARGETS.items() if target.maps == ("centr
 
 
 def draw(name: str, annotation: Annotation, grid: Grid, mpp: float) -> np.ndarray:
-    """A target, but for the background, which is the rest."""
+    """A target, but for the background and the weight."""
     maps = TARGETS[name].draw(annotation, grid, mpp)
-    return maps[:2] if name == "inside_boundary" else maps
+    shown = {"inside_boundary": slice(0, 2), "classes_contour": slice(1, 3)}.get(name)
+    return maps if shown is None else maps[shown]
 
 
 def grid_over(height: int, width: int, mpp: float, model_mpp: float = 0.5) -> Grid:
@@ -542,6 +543,10 @@ def test_annotation_that_cannot_be_drawn_is_refused(name: str, annotation: Annot
         ("proximity_map", {"peak": np.inf}),
         ("nucleus_distance", {"diameter_um": 0.0}),
         ("inside_boundary", {"boundary_px": 0.0}),
+        ("classes_contour", {"boundary_px": -1.0}),
+        ("classes_contour", {"sigma_um": 0.0}),
+        ("classes_contour", {"w0": -1.0}),
+        ("classes_contour", {"reach_um": 1.0}),
     ],
 )
 def test_argument_out_of_range_is_refused(name: str, arguments: dict[str, float]) -> None:

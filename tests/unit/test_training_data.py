@@ -164,6 +164,25 @@ def test_outlines_come_with_their_maps_and_instances(folder: Path) -> None:
     assert load_image(row, experiment(), 0).instances is None
 
 
+def test_classes_of_points_reach_the_target(folder: Path) -> None:
+    named = pd.DataFrame(CENTRES, columns=["x", "y"]).assign(**{"class": ["stroma", "", "mitosis"]})
+    named.to_csv(folder / "points.csv", index=False)
+    points = sheet(folder, annotations="points.csv", annotation_format="points_csv")
+    joint = {"target": "classes_contour", "loss": "joint", "decoding": "dilation"}
+    settings = experiment(points, classes=("tumour", "stroma"), **joint)
+    image = load_image(read_sheet(points).iloc[0], settings, 0)
+    assert image.class_name == ("stroma", None, "mitosis")
+    assert image.instances is None
+    hearts = np.rint(CENTRES).astype(int)
+    # Of a nucleus whose class is not named, or is not among the experiment's, it is not known which.
+    assert image.target[1:3, hearts[:, 1], hearts[:, 0]].T.tolist() == [[0, 1], [1, 1], [1, 1]]
+    with pytest.raises(
+        KaryonError, match=r"no nucleus .* class 'tumour'; their annotations name 'mitosis', 'st"
+    ):
+        load_datasets(settings)
+    assert load_datasets(experiment(points, classes=("stroma",), **joint))
+
+
 def test_datasets_are_read_by_split(folder: Path) -> None:
     images, validation = load_datasets(experiment(sheet(folder)))
     assert [image.image_id for image in images] == ["image_TD"]

@@ -106,7 +106,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _fit(path: Path, name: str, value: torch.Tensor, own: torch.Tensor, first: bool) -> torch.Tensor:
-    """A tensor in the shape of a layer's: fully connected as a convolution, three colours as other channels."""
+    """A tensor in a layer's shape: fully connected as a convolution, three colours as other channels."""
     shape = own.shape
     if value.ndim == 2 and own.ndim == 4 and value.shape == (shape[0], shape[1:].numel()):
         value = value.reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -104,7 +105,8 @@ class ResNet34UNet(Network):
         """The convolutions and batch norms of ResNet34."""
         named: dict[str, nn.Module] = {"conv1": self.stem[0], "bn1": self.stem[1]}
         for level, stage in enumerate(self.stages, start=1):
-            for number, block in enumerate(stage):  # type: ignore[arg-type]
+            for number, block in enumerate(cast(nn.Sequential, stage)):
+                assert isinstance(block, BasicBlock)
                 place = f"layer{level}.{number}"
                 conv1, bn1, _, conv2, bn2 = block.body
                 named |= {f"{place}.conv1": conv1, f"{place}.bn1": bn1}

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 
+import torch
 from torch import nn
+
+from karyon.models.encoder_weights import load_layers
 
 # Convolutions of 3 x 3 at each size; a 2 x 2 max pooling follows each group.
 VGG11 = (1, 1, 2, 2, 2)
@@ -48,3 +53,32 @@ def torchvision_names(stages: nn.ModuleList) -> dict[str, nn.Module]:
             number += 1
         number += 1
     return named
+
+
+class VGG16Features(nn.Module):
+    """What VGG16 sees in a picture at four sizes, the outputs of relu1_2, relu2_2, relu3_3 and relu4_3.
+
+    Its weights are fixed.
+
+    Args:
+        path: Weights of torchvision's ``vgg16``, as for :func:`karyon.models.encoder_weights.load_encoder`.
+
+    Raises:
+        KaryonError: The file cannot be read, or is not of a VGG16.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        stages = vgg_stages(VGG16, in_channels=3, width=64)
+        load_layers(torchvision_names(stages), path)
+        self.stages = nn.ModuleList(islice(stages, 4))
+        self.pool = nn.MaxPool2d(2)
+        self.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Features of a batch of pictures, ``(n, 3, h, w)``, finest first; sides of 8 or more."""
+        features: list[torch.Tensor] = []
+        for stage in self.stages:
+            x = stage(x if not features else self.pool(x))
+            features.append(x)
+        return features

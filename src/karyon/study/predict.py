@@ -152,8 +152,8 @@ def _predict_images(
         fit = image_stains(image["path"], facts.mpp, image["stain"], stains)
         (values,) = predictor.predict(iter([rgb]), input_layer(card, fit, "hematoxylin"))
         values = values[..., halo : halo + grid.height, halo : halo + grid.width]
-        _, truth = read_annotation(image, (facts.width, facts.height), facts.mpp)
-        truth = truth * facts.mpp
+        nuclei = read_annotation(image, (facts.width, facts.height), facts.mpp)
+        truth = nuclei.centres * facts.mpp
         found = _found(values, card, card.decoding.threshold, grid) * facts.mpp
         kinds = np.repeat(["found", "true"], [len(found), len(truth)])
         x_um, y_um = np.concatenate([found, truth]).T

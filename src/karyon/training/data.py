@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,10 @@ from karyon.io.slides import open_slide
 from karyon.stain.inputs import Measured
 from karyon.tiles.grid import Grid, read_window
 from karyon.training.experiment import Dataset, Experiment
-from karyon.training.shapes import Annotation
+from karyon.training.instance_maps import instance_map
+from karyon.training.shapes import Annotation, has_areas
 from karyon.training.stains import image_stains
-from karyon.training.targets import TARGETS, instance_map
+from karyon.training.targets import TARGETS
 
 MAX_PIXELS = 400_000_000
 
@@ -46,7 +48,8 @@ class TrainingImage:
         mpp: Microns per level-0 pixel.
         truth: Nucleus centroids in level-0 pixels, float64, ``(n, 2)``.
         instances: The nuclei on the model grid, int32, ``(h, w)``: what outlines are validated by; ``None``
-            where the experiment's are centres.
+            where the experiment's are centres, or only those are annotated.
+        class_name: Class of each nucleus as the annotations name it, ``None`` where they name none.
     """
 
     image_id: str
@@ -59,14 +62,16 @@ class TrainingImage:
     mpp: float
     truth: np.ndarray
     instances: np.ndarray | None = None
+    class_name: tuple[str | None, ...] = ()
 
 
 def load_datasets(experiment: Experiment) -> tuple[list[TrainingImage], list[TrainingImage]]:
     """The images of an experiment, to train and to validate on.
 
     Raises:
-        KaryonError: A sheet has mistakes, an image cannot be read, a dataset has no image of a split, or
-            training images share a patient with others (:func:`check_splits`).
+        KaryonError: A sheet has mistakes, an image cannot be read, a dataset has no image of a split,
+            training images share a patient with others (:func:`check_splits`), or none has a nucleus of a
+            class.
     """
     check_splits(experiment.datasets, [read_sheet(dataset.sheet_path()) for dataset in experiment.datasets])
     images: list[TrainingImage] = []
@@ -76,7 +81,19 @@ def load_datasets(experiment: Experiment) -> tuple[list[TrainingImage], list[Tra
             images += load_split(experiment, number, split)
         for split in dataset.validation_splits:
             validation += load_split(experiment, number, split)
+    _check_classes(experiment, images)
     return images, validation
+
+
+def _check_classes(experiment: Experiment, images: Sequence[TrainingImage]) -> None:
+    """See that there is something to learn each class from."""
+    named = {name for image in images for name in image.class_name if name is not None}
+    missing = [name for name in experiment.classes if name not in named]
+    if missing:
+        raise KaryonError(
+            f"classes: no nucleus of the training images is of the class {', '.join(map(repr, missing))}; "
+            f"their annotations name {', '.join(map(repr, sorted(named))) or 'none'}"
+        )
 
 
 def load_split(experiment: Experiment, number: int, split: str) -> list[TrainingImage]:
@@ -188,33 +205,57 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
         if experiment.input != "RGB":
             fit = image_stains(row["path"], facts.mpp, row["stain"], experiment.datasets[dataset].stain_cache)
         rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
-    annotation, truth = read_annotation(row, (facts.width, facts.height), facts.mpp)
-    target = TARGETS[experiment.target].draw(annotation, grid, facts.mpp, **experiment.target_arguments)
+    nuclei = read_annotation(row, (facts.width, facts.height), facts.mpp)
+    areas = experiment.finds_outlines and has_areas(nuclei.annotation)
     measured = Measured(experiment.input, fit)(torch.from_numpy(rgb[None].copy()))[0]
     return TrainingImage(
         image_id=row["slide_id"],
         patient=row["patient"],
         dataset=dataset,
         inputs=measured.clone(memory_format=torch.contiguous_format),
-        target=torch.from_numpy(target.reshape(-1, grid.height, grid.width)),
-        points=grid.from_level0(truth),
+        target=_target(nuclei, experiment, grid, facts.mpp),
+        points=grid.from_level0(nuclei.centres),
         grid=grid,
         mpp=facts.mpp,
-        truth=truth,
-        instances=instance_map(annotation, grid, facts.mpp) if experiment.finds_outlines else None,
+        truth=nuclei.centres,
+        instances=instance_map(nuclei.annotation, grid, facts.mpp) if areas else None,
+        class_name=nuclei.class_name,
     )
 
 
-def read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> tuple[Annotation, np.ndarray]:
+@dataclass(frozen=True)
+class AnnotatedNuclei:
+    """The annotated nuclei of an image, in level-0 pixels.
+
+    Attributes:
+        annotation: Areas where the file has them, else centres.
+        centres: The centroids, float64, ``(n, 2)``.
+        class_name: Class of each as the file names it, ``None`` where it names none.
+    """
+
+    annotation: Annotation
+    centres: np.ndarray
+    class_name: tuple[str | None, ...]
+
+
+def _target(nuclei: AnnotatedNuclei, experiment: Experiment, grid: Grid, mpp: float) -> torch.Tensor:
+    """What the network is to give, float32, ``(k, h, w)``."""
+    kind, arguments = TARGETS[experiment.target], dict[str, Any](experiment.target_arguments)
+    if kind.by_class:
+        number = {name: number for number, name in enumerate(experiment.classes)}
+        class_of = np.array([number.get(name or "", -1) for name in nuclei.class_name], np.int64)
+        arguments |= {"classes": len(number), "class_of": class_of}
+    target = kind.draw(nuclei.annotation, grid, mpp, **arguments)
+    return torch.from_numpy(target.reshape(-1, grid.height, grid.width))
+
+
+def read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> AnnotatedNuclei:
     """The annotated nuclei of an image, in level-0 pixels.
 
     Args:
         row: A row of a checked sheet that names annotations.
         size: Width and height of the image.
         mpp: Microns per pixel of it.
-
-    Returns:
-        Areas where the file has them, else centres; and the centroids, float64, ``(n, 2)``.
 
     Raises:
         SlideError: The annotations cannot be read.
@@ -224,10 +265,12 @@ def read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> tuple[
     file = row["annotations"], file_format, size, scale
     if file_format in OUTLINE_FORMATS:
         try:
-            areas = read_outlines(*file).areas
+            outlines = read_outlines(*file)
         except SlideError:
             pass  # the file holds points, or it is wrong and reading points says how
         else:
-            return areas, shapely.get_coordinates(shapely.centroid(areas)).reshape(-1, 2)
-    points = read_points(*file).points
-    return (read_label_map(*file) if file_format in INSTANCE_FORMATS else points), points
+            centres = shapely.get_coordinates(shapely.centroid(outlines.areas)).reshape(-1, 2)
+            return AnnotatedNuclei(outlines.areas, centres, outlines.class_name)
+    found = read_points(*file)
+    annotation = read_label_map(*file) if file_format in INSTANCE_FORMATS else found.points
+    return AnnotatedNuclei(annotation, found.points, found.class_name)

@@ -13,12 +13,13 @@ from torch import nn
 from karyon.errors import KaryonError
 from karyon.evaluation.detection import DetectionScore, score_detection
 from karyon.evaluation.matching import match_points
+from karyon.io.annotations import instance_points
 from karyon.models.card import Decoding, model_folder, read_card
 from karyon.nuclei.components import Components
 from karyon.nuclei.decode import decode, map_threshold
 from karyon.training.data import TrainingImage
 from karyon.training.experiment import Experiment
-from karyon.training.outline_choice import OutlineScore, choose_outlines
+from karyon.training.outline_choice import OutlineScore, choose_outlines, outline_readings
 from karyon.training.prediction import predict_maps
 
 Score: TypeAlias = DetectionScore | OutlineScore
@@ -36,7 +37,8 @@ def choose_decoding(
 ) -> tuple[Decoding, Score]:
     """The reading of maps with the best pooled F1, decoded and matched as in the slide workflow.
 
-    Outlines have :func:`choose_outlines`. For ``components`` the threshold and the smallest area are chosen.
+    Outlines have :func:`choose_outlines`, by the images in which they are annotated; where only centres are,
+    outlines are read as finds these best. For ``components`` the threshold and the smallest area are chosen.
     On a few validation images F1 is flat over most thresholds, and its maximum is chance. So of all choices
     within ``TOLERANCE`` of the best, the threshold nearest to the SWITCH paper's 0.35 is taken, with the area
     that suits it best. For ``peaks`` it is MICRONET's xi with the best F1, and the distance; of equal ones
@@ -53,13 +55,15 @@ def choose_decoding(
     """
     if experiment.decoding_of is not None:
         return decoding_of(experiment.decoding_of, experiment), DetectionScore(0, 0, 0)
-    if experiment.finds_outlines:
-        return choose_outlines(network, images, experiment)
+    outlined = [image for image in images if image.instances is not None]
+    if outlined:
+        return choose_outlines(network, outlined, experiment)
     totals: dict[Decoding, DetectionScore] = defaultdict(lambda: DetectionScore(0, 0, 0))
     for image in images:
-        values = predict_maps(network, image, experiment)[0]
-        for decoding, found in _readings(values, experiment):
-            points = _points(found, image)
+        maps = predict_maps(network, image, experiment)
+        readings = _outlines_found if experiment.finds_outlines else _centres_found
+        for decoding, found in readings(maps, experiment):
+            points = image.grid.to_level0(found)
             matches = match_points(points, image.truth, RADIUS_UM / image.mpp)
             totals[decoding] += score_detection(matches, len(points), len(image.truth), image.mpp)
     best = max(totals, key=lambda decoding: totals[decoding].f1)
@@ -84,8 +88,16 @@ def decoding_of(model: str, experiment: Experiment) -> Decoding:
     return decoding
 
 
-def _points(found: Components, image: TrainingImage) -> np.ndarray:
-    return image.grid.to_level0(np.stack([found.x, found.y], axis=1))
+def _outlines_found(maps: np.ndarray, experiment: Experiment) -> Iterator[tuple[Decoding, np.ndarray]]:
+    """Everything that may be chosen of outlines, and the centroids that it finds in model pixels."""
+    for decoding, labels in outline_readings(maps, experiment):
+        yield decoding, instance_points(labels)
+
+
+def _centres_found(maps: np.ndarray, experiment: Experiment) -> Iterator[tuple[Decoding, np.ndarray]]:
+    """Everything that may be chosen of centres, and the centres that it finds in model pixels."""
+    for decoding, found in _readings(maps[0], experiment):
+        yield decoding, np.stack([found.x, found.y], axis=1)
 
 
 def _readings(values: np.ndarray, experiment: Experiment) -> Iterator[tuple[Decoding, Components]]:

@@ -25,7 +25,11 @@ from karyon.training.targets import PEAK, TARGETS
 
 DATA_VARIABLE, DATA_DEFAULT = "KARYON_DATA", "../shared/data"
 # What a network gives whose loss is not on logits of each map for itself.
-OUTPUTS = {"weighted_mse": "value", "patch_weighted": "softmax"}
+OUTPUTS = {"weighted_mse": "value", "patch_weighted": "softmax", "joint": "softmax"}
+# Of an image to try an experiment's functions on: as small as can go through VGG16.
+SIDE = 8
+# Arguments of networks and targets that follow from the rest of an experiment.
+DERIVED = ("in_channels", "out_channels", "classes", "class_of")
 
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0, 1)]
@@ -126,6 +130,8 @@ class Experiment:
             ``input`` and ``target``.
         target: A key of ``TARGETS``.
         target_arguments: The target's.
+        classes: Classes of nuclei that are told apart, as the annotations name them, for a target with
+            classes; a nucleus of another class or of none counts as one of them, it is not known which.
         loss: A key of ``LOSSES``.
         loss_arguments: The loss'.
         decoding: Which way of reading nuclei from the maps is tuned on the validation images: of centres
@@ -168,6 +174,7 @@ class Experiment:
     licence: str
     arguments: dict[str, int] = field(default_factory=dict)
     target_arguments: dict[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     loss_arguments: dict[str, float | str] = field(default_factory=dict)
     clip: Positive = 5.0
     ema: Share = 0.999
@@ -188,7 +195,7 @@ class Experiment:
     @property
     def maps(self) -> tuple[str, ...]:
         """What each of the network's maps shows: a model card's ``maps``."""
-        return TARGETS[self.target].maps
+        return TARGETS[self.target].names(self.classes)
 
     @property
     def finds_outlines(self) -> bool:
@@ -259,6 +266,10 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
             f"decoding is {experiment.decoding}, which does not read maps of the target {experiment.target}; "
             f"expected {' or '.join(target.decodings)}."
         )
+    if target and experiment.classes and not target.by_class:
+        yield f"classes: the target {experiment.target} does not tell classes apart; leave them out."
+    if len(set(experiment.classes)) < len(experiment.classes):
+        yield f"classes are {', '.join(experiment.classes)}; expected each once."
     if not any(dataset.train_splits for dataset in experiment.datasets):
         yield "datasets: none has train_splits; name what to train on."
     yield from _validation_mistakes(experiment)
@@ -304,7 +315,7 @@ def _argument_mistakes(
     takes = [
         argument.name
         for argument in inspect.signature(known[name]).parameters.values()
-        if argument.default is not argument.empty and argument.name not in ("in_channels", "out_channels")
+        if argument.default is not argument.empty and argument.name not in DERIVED
     ]
     unknown = [argument for argument in given if argument not in takes]
     for argument in unknown:
@@ -324,13 +335,20 @@ def _try_architecture(experiment: Experiment) -> None:
 
 
 def _try_target(experiment: Experiment) -> None:
-    draw = TARGETS[experiment.target].draw
-    draw(np.empty((0, 2)), Grid(1, 1, 1.0, 0, 1.0), 1.0, **experiment.target_arguments)
+    _draw_nothing(experiment, experiment.target_arguments)
 
 
 def _try_loss(experiment: Experiment) -> None:
-    maps = torch.zeros(1, len(experiment.maps), 1, 1)
-    LOSSES[experiment.loss](maps, maps, **experiment.loss_arguments)
+    target = torch.from_numpy(_draw_nothing(experiment, {})).reshape(1, -1, SIDE, SIDE)
+    maps = torch.zeros(1, len(experiment.maps), SIDE, SIDE)
+    LOSSES[experiment.loss](maps, target, **experiment.loss_arguments)
+
+
+def _draw_nothing(experiment: Experiment, arguments: Mapping[str, float]) -> np.ndarray:
+    """The target of an image without nuclei."""
+    target = TARGETS[experiment.target]
+    classes = {"classes": len(experiment.classes)} if target.by_class else {}
+    return target.draw(np.empty((0, 2)), Grid(SIDE, SIDE, 1.0, 0, 1.0), 1.0, **classes, **arguments)
 
 
 _TRIALS: dict[str, Callable[[Experiment], None]] = {

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from karyon.tiles.assembly import border_weight
+from karyon.training.joint_loss import joint_loss
 
 # Keeps Dice defined on a mini-batch without foreground (SWITCH's epsilon).
 EPSILON = 1.0
@@ -238,4 +239,5 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "weighted_mse": weighted_mse_loss,
     "nucleus_distance": nucleus_distance_loss,
     "patch_weighted": patch_weighted_loss,
+    "joint": joint_loss,
 }

@@ -80,15 +80,15 @@ def choose_outlines(
     for image in images:
         assert image.instances is not None  # those of an experiment that finds outlines have them
         maps = predict_maps(network, image, experiment)
-        for decoding, labels in _readings(maps, experiment):
+        for decoding, labels in outline_readings(maps, experiment):
             overlap = overlap_of_maps(labels, image.instances)
             totals[decoding] += OutlineScore((score_panoptic(overlap),), (score_aji(overlap),))
     best = max(totals, key=lambda decoding: totals[decoding].aji + totals[decoding].panoptic_quality)
     return best, totals[best]
 
 
-def _readings(maps: np.ndarray, experiment: Experiment) -> Iterator[tuple[Decoding, np.ndarray]]:
-    """Everything that may be chosen, and the nuclei that it finds in one image's maps."""
+def outline_readings(maps: np.ndarray, experiment: Experiment) -> Iterator[tuple[Decoding, np.ndarray]]:
+    """Everything that may be chosen, and the nuclei that it finds in one image's maps, int32, ``(h, w)``."""
     names, mpp = experiment.maps, experiment.mpp
     if experiment.decoding == "dilation":
         boundary = experiment.target_arguments.get("boundary_px", BOUNDARY_PX)

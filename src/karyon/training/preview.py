@@ -37,7 +37,7 @@ def draw_contact_sheet(images: Sequence[TrainingImage], experiment: Experiment, 
     batch = draw_batch(images, replace(experiment, batch=count), step=0)
     colours = to_colour(batch.inputs, experiment.input)
     # The outline of a mask, and the half height of a map of peaks.
-    level = max(float(batch.target.max()), 1.0) / 2
+    level = max(float(batch.target[:, 0].max()), 1.0) / 2
     columns = min(count, COLUMNS)
     rows = -(-count // columns)
     with mpl.rc_context({"text.parse_math": False}):  # names may hold a dollar sign

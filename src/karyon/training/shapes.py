@@ -56,6 +56,11 @@ def read_shapes(annotation: Annotation, radius: float) -> Shapes:
     )
 
 
+def has_areas(annotation: Annotation) -> bool:
+    """Whether nuclei have outlines, and not their centres alone."""
+    return not (isinstance(annotation, np.ndarray) and np.issubdtype(annotation.dtype, np.floating))
+
+
 def _shapes_of_map(instances: np.ndarray) -> Shapes:
     labels, boxes = [], []
     for label, box in enumerate(ndimage.find_objects(instances), start=1):

@@ -52,6 +52,7 @@ def train_and_ship(
         "validation_images": [image.image_id for image in validation],
         "experiment": {key: value for key, value in asdict(experiment).items() if key != "licence"},
         "command": f"{command} --output {output}",
+        **_left_out(experiment),
     }
 
     def ship(folder: Path, name: str, network: nn.Module, decoding: Decoding, score: Score) -> ModelCard:
@@ -66,6 +67,13 @@ def train_and_ship(
         return None
     draw_curves(run, output)
     return ship(output, experiment.name, trained, *choose_decoding(trained, validation, experiment))
+
+
+def _left_out(experiment: Experiment) -> dict[str, str]:
+    """What of the loss' recipe is missing, for the card: without weights of VGG16 a term of JOINT's is."""
+    if experiment.loss != "joint" or experiment.loss_arguments.get("vgg16_weights"):
+        return {}
+    return {"left_out": "the perceptual term of the loss: the experiment names no vgg16_weights"}
 
 
 def _card(

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from karyon.tiles.grid import Grid
+from karyon.training.class_maps import BOUNDARY_PX, as_class_sets, classes_contour
+from karyon.training.instance_maps import DIAMETER_UM, NUDGE, check_positive, depths, instance_map
 from karyon.training.shapes import Annotation, pixels_within, read_shapes
 
 # SWITCH's share of a nucleus' area that is foreground (section 3.1).
 CENTRAL_SHARE = 0.25
-# A nucleus of which only the centre is known: the median of kumar30's 16,942 nuclei is 5.1 um.
-DIAMETER_UM = 5.0
-# NB: pixels of a nucleus within this of its outline are its boundary.
-BOUNDARY_PX = 2.0
 # MICRONET (eq. 1 and implementation details): alpha, d = 15 px at 40x, and the factor for training.
 DECAY, REACH_UM, PEAK = 3.0, 3.75, 5.0
-# Added to a pixel's centre, in model pixels: a centre on an edge belongs to what is right of it or below,
-# whatever rounding makes of it. At twice a map's mpp all centres are corners of its pixels, and a whole mask
-# then lies half a level-0 pixel up and left of the outlines'.
-NUDGE = 1e-6
 
 
 def shrunken_mask(
@@ -54,7 +47,7 @@ def shrunken_mask(
         ValueError: The annotation is none of the three, an outline is not valid, a centre is not finite, or
             an argument is out of its range.
     """
-    _check_positive(mpp=mpp, share=share, diameter_um=diameter_um)
+    check_positive(mpp=mpp, share=share, diameter_um=diameter_um)
     if share > 1:
         raise ValueError(f"share is {share}; expected up to 1.")
     shapes = read_shapes(annotation, diameter_um / mpp / 2)
@@ -119,7 +112,7 @@ def proximity_map(
     Raises:
         ValueError: As in :func:`shrunken_mask`.
     """
-    _check_positive(mpp=mpp, reach_um=reach_um, decay=decay, peak=peak)
+    check_positive(mpp=mpp, reach_um=reach_um, decay=decay, peak=peak)
     centres = read_shapes(annotation, 0.0).centres
     reach = reach_um / mpp
     owner, row, column = pixels_within(grid, np.hstack([centres - reach, centres + reach]))
@@ -127,36 +120,6 @@ def proximity_map(
     distance = np.full((grid.height, grid.width), reach)
     np.minimum.at(distance, (row, column), np.hypot(*(position - centres[owner]).T))
     return (peak * np.expm1(decay * (1 - distance / reach)) / np.expm1(decay)).astype(np.float32)
-
-
-def instance_map(
-    annotation: Annotation, grid: Grid, mpp: float, diameter_um: float = DIAMETER_UM
-) -> np.ndarray:
-    """The nuclei as a map: each model pixel has the number of the nucleus that its centre lies in.
-
-    Args:
-        annotation: Instance map, outlines or centres.
-        grid: The model grid over the same image.
-        mpp: Microns per level-0 pixel.
-        diameter_um: For data that have centres alone: each stands for a disc of this diameter.
-
-    Returns:
-        0 or the nucleus' place in the annotation, from 1, int32, ``(grid.height, grid.width)``; where
-        nuclei overlap, that of the nearest centroid.
-
-    Raises:
-        ValueError: As in :func:`shrunken_mask`.
-    """
-    _check_positive(mpp=mpp, diameter_um=diameter_um)
-    shapes = read_shapes(annotation, diameter_um / mpp / 2)
-    owner, row, column = pixels_within(grid, shapes.bounds)
-    position = grid.to_level0(np.stack([column, row], axis=1) + NUDGE)
-    kept = np.flatnonzero(shapes.contains(owner, position))
-    away = np.hypot(*(position[kept] - shapes.centres[owner[kept]]).T)
-    kept = kept[np.argsort(-away, kind="stable")]  # the last one written stays
-    instances = np.zeros((grid.height, grid.width), np.int32)
-    instances[row[kept], column[kept]] = owner[kept] + 1
-    return instances
 
 
 def nucleus_distance(
@@ -181,7 +144,7 @@ def nucleus_distance(
     """
     instances = instance_map(annotation, grid, mpp, diameter_um)
     distance = np.zeros(instances.shape, np.float32)
-    for box, own, depth in _depths(instances):
+    for box, own, depth in depths(instances):
         distance[box][own] = depth / depth.max()
     return np.stack([(instances > 0).astype(np.float32), distance])
 
@@ -211,28 +174,13 @@ def inside_boundary(
     Raises:
         ValueError: As in :func:`shrunken_mask`.
     """
-    _check_positive(boundary_px=boundary_px)
+    check_positive(boundary_px=boundary_px)
     instances = instance_map(annotation, grid, mpp, diameter_um)
     boundary = np.zeros(instances.shape, bool)
-    for box, own, depth in _depths(instances):
+    for box, own, depth in depths(instances):
         boundary[box][own] = depth <= boundary_px
     inside = (instances > 0) & ~boundary
     return np.stack([inside, boundary, instances == 0]).astype(np.float32)
-
-
-def _depths(instances: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray, np.ndarray]]:
-    """For every nucleus a box round it, where in the box it is, and how deep in it those pixels lie.
-
-    The box is a pixel wider than the nucleus, as far as the image goes. A nucleus that fills the image is as
-    deep as the image is large.
-    """
-    for label, found in enumerate(ndimage.find_objects(instances), start=1):
-        if found is None:  # others lie over it
-            continue
-        down, across = (slice(max(side.start - 1, 0), side.stop + 1) for side in found)
-        own = instances[down, across] == label
-        depth = np.full(own.shape, max(own.shape)) if own.all() else ndimage.distance_transform_edt(own)
-        yield (down, across), own, depth[own]
 
 
 def as_masks(interpolated: torch.Tensor) -> torch.Tensor:
@@ -277,12 +225,20 @@ class Target:
         maps: What each map shows: a model card's ``maps``.
         settle: What makes a target of crops that were interpolated, ``(n, k, h, w)``.
         decodings: Ways of reading nuclei from such maps.
+        by_class: Whether ``inside`` stands for a map of each class: ``draw`` then takes ``classes`` and
+            ``class_of``.
     """
 
     draw: Callable[..., np.ndarray]
     maps: tuple[str, ...] = ("centre",)
     settle: Callable[[torch.Tensor], torch.Tensor] = as_masks
     decodings: tuple[str, ...] = ("components", "peaks")
+    by_class: bool = False
+
+    def names(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """The maps, with the insides of these classes in place of ``inside``."""
+        insides = [f"inside:{name}" for name in classes] or ["inside"]
+        return tuple(name for kind in self.maps for name in (insides if kind == "inside" else [kind]))
 
 
 TARGETS = {
@@ -295,10 +251,7 @@ TARGETS = {
     "inside_boundary": Target(
         inside_boundary, ("inside", "boundary", "background"), as_inside_boundary, ("dilation",)
     ),
+    "classes_contour": Target(
+        classes_contour, ("background", "inside", "contour"), as_class_sets, ("dilation",), by_class=True
+    ),
 }
-
-
-def _check_positive(**arguments: float) -> None:
-    for name, value in arguments.items():
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} is {value}; expected a finite number above 0.")
