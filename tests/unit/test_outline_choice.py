@@ -135,6 +135,22 @@ def test_outlines_of_images_with_centres_alone_are_chosen_by_detection() -> None
     assert isinstance(choose_decoding(Passing(), [image, outlined], DILATION)[1], OutlineScore)
 
 
+def test_threshold_of_joints_insides_is_chosen() -> None:
+    # Insides are 0.46, and two of them are joined by 0.38.
+    joint = replace(DILATION, target="classes_contour", loss="joint")
+    inside = np.full((SIDE, SIDE), 0.01)
+    for left in (4, 24, 44):
+        inside[12:20, left : left + 8] = 0.46
+    inside[14:18, 12:24] = 0.38
+    contour = np.full_like(inside, 0.05)
+    outputs = [np.log(values) for values in (1 - inside - contour, inside, contour)]
+    centres = np.array([[7.5, 15.5], [27.5, 15.5], [47.5, 15.5]])
+    image = replace(image_of(outputs, np.zeros((SIDE, SIDE), np.int32)), instances=None, truth=centres)
+    decoding, score = choose_decoding(Passing(), [image], joint)
+    assert score.f1 == 1
+    assert 0.38 < decoding.threshold <= 0.46
+
+
 def test_score_is_the_mean_of_images_and_f1_that_of_all_nuclei() -> None:
     one = OutlineScore((InstanceScore(3, 1, 1, 2.4),), (AggregatedJaccard(50, 100),))
     other = OutlineScore((InstanceScore(1, 0, 0, 0.8),), (AggregatedJaccard(7, 10),))

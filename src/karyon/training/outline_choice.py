@@ -20,10 +20,11 @@ from karyon.training.experiment import Experiment
 from karyon.training.prediction import predict_maps
 from karyon.training.targets import BOUNDARY_PX
 
-# Probabilities of a nucleus and values of the distance from which on it is a marker, of ``watershed``.
+# Probabilities of a nucleus, for ``watershed`` and of JOINT's insides, which is silent on it; and values of the
+# distance from which on it is a marker.
 THRESHOLDS = (0.35, 0.4, 0.45, 0.5, 0.55)
 MARKER_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
-# Of the insides, for ``dilation`` (NB, section II-C5).
+# Of NB's inside (section II-C5).
 INSIDE_THRESHOLD = 0.5
 MIN_AREAS_UM2 = (0.0, 3.0, 6.0, 9.0)
 
@@ -65,8 +66,8 @@ def choose_outlines(
     """The reading of maps with the largest sum of mean AJI and mean PQ, on the model's grid.
 
     For ``watershed`` the thresholds of nuclei and markers and the smallest area are chosen, for ``dilation``
-    the smallest area alone: its threshold is NB's, and it grows insides back by the width of the boundary
-    that the target took away.
+    the threshold and the smallest area, of NB's maps the area alone: the threshold is the paper's. Insides grow
+    back by the width of the boundary that the target took away.
 
     Args:
         network: What was trained.
@@ -92,9 +93,9 @@ def outline_readings(maps: np.ndarray, experiment: Experiment) -> Iterator[tuple
     names, mpp = experiment.maps, experiment.mpp
     if experiment.decoding == "dilation":
         boundary = experiment.target_arguments.get("boundary_px", BOUNDARY_PX)
-        grown = Decoding("dilation", INSIDE_THRESHOLD, dilation_um=boundary * mpp)
-        for area in MIN_AREAS_UM2:
-            decoding = replace(grown, min_area_um2=area)
+        thresholds = (INSIDE_THRESHOLD,) if "boundary" in names else THRESHOLDS
+        for threshold, area in product(thresholds, MIN_AREAS_UM2):
+            decoding = Decoding("dilation", threshold, min_area_um2=area, dilation_um=boundary * mpp)
             yield decoding, label_map(maps, decoding, names, mpp)
         return
     for threshold, marker in product(THRESHOLDS, MARKER_THRESHOLDS):
