@@ -40,8 +40,8 @@ class BasicBlock(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # As a 1 x 1 convolution with a stride, whose gradient damages memory where channels are fewer than 16,
-        # in float32 and channels-last order (torch 2.13 on CPUs: "double free or corruption").
+        # As a 1 x 1 convolution with a stride, whose gradient damages memory where channels are fewer than
+        # 16, in float32 and channels-last order (torch 2.13 on CPUs: "double free or corruption").
         thinned = x[..., :: self.stride, :: self.stride]
         return self.activation(self.shortcut(thinned) + self.body(x))
 

@@ -20,8 +20,8 @@ from karyon.training.experiment import Experiment
 from karyon.training.prediction import predict_maps
 from karyon.training.targets import BOUNDARY_PX
 
-# Probabilities of a nucleus, for ``watershed`` and of JOINT's insides, which is silent on it; and values of the
-# distance from which on it is a marker.
+# Probabilities of a nucleus, for ``watershed`` and of JOINT's insides, on which the paper is silent; and values
+# of the distance from which on it is a marker.
 THRESHOLDS = (0.35, 0.4, 0.45, 0.5, 0.55)
 MARKER_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 # Of NB's inside (section II-C5).
@@ -66,8 +66,8 @@ def choose_outlines(
     """The reading of maps with the largest sum of mean AJI and mean PQ, on the model's grid.
 
     For ``watershed`` the thresholds of nuclei and markers and the smallest area are chosen, for ``dilation``
-    the threshold and the smallest area, of NB's maps the area alone: the threshold is the paper's. Insides grow
-    back by the width of the boundary that the target took away.
+    the threshold and the smallest area, of NB's maps the area alone: the threshold is the paper's. Insides
+    grow back by the width of the boundary that the target took away.
 
     Args:
         network: What was trained.
