@@ -20,8 +20,8 @@ from karyon.training.experiment import Experiment
 from karyon.training.prediction import predict_maps
 from karyon.training.targets import BOUNDARY_PX
 
-# Probabilities of a nucleus, for ``watershed`` and of JOINT's insides, on which the paper is silent; and values
-# of the distance from which on it is a marker.
+# Probabilities of a nucleus, for ``watershed`` and of JOINT's insides, on which the paper is silent; and
+# values of the distance from which on it is a marker.
 THRESHOLDS = (0.35, 0.4, 0.45, 0.5, 0.55)
 MARKER_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 # Of NB's inside (section II-C5).
