@@ -97,9 +97,12 @@ def test_pixel_between_touching_nuclei_weighs_as_worked_by_hand() -> None:
     assert weight[3, 12] == pytest.approx(1 + 10 * np.exp(-((1 + 3.5) ** 2) / 2), rel=1e-5)
 
 
-def test_one_nucleus_has_no_second_to_be_parted_from() -> None:
-    weight = classes_contour(np.array([[3.0, 4.0]]), grid_over(9, 9), 0.5)[WEIGHT]
-    np.testing.assert_array_equal(weight, 1)
+def test_one_nucleus_has_no_second_to_be_parted_from_and_counts_about_its_centre() -> None:
+    maps = classes_contour(np.array([[3.0, 4.0]]), grid_over(9, 9), 0.5, heart_weight=7.0)
+    np.testing.assert_array_equal(maps[WEIGHT], np.where(maps[BACKGROUND], 1, 7))
+    assert 20 < (maps[BACKGROUND] == 0).sum() < 36  # 1.5 um are 3 px
+    outlined = classes_contour(two_squares() // 8, grid_over(7, 14), 0.5, heart_weight=7.0)
+    np.testing.assert_array_equal(outlined[WEIGHT], 1)
 
 
 def test_interpolated_sets_are_sure_where_more_than_half_is() -> None:
