@@ -46,6 +46,7 @@ MASKS = Experiment(
 PROXIMITY = replace(MASKS, target="proximity_map", loss="weighted_mse", decoding="peaks")
 HEARTS = replace(MASKS, target="nucleus_distance", loss="nucleus_distance", decoding="watershed")
 RIMS = replace(MASKS, target="inside_boundary", loss="patch_weighted", decoding="dilation")
+SETS = replace(MASKS, target="classes_contour", loss="joint", decoding="dilation")
 
 
 def with_network(
@@ -65,6 +66,7 @@ NETWORKS = dict(
         with_network("gcn", MASKS, arguments={"width": 8, "depth": 50}, batch=1, crop_px=384),
         with_network("micronet", PROXIMITY, steps=200, crop_px=128),
         with_network("nb", RIMS, rate=0.002, steps=600),
+        with_network("resnet34_unet", SETS, rate=0.003, steps=300),
         with_network("segnet", MASKS, steps=250),
         with_network("unet", MASKS),
         with_network("vgg_unet", MASKS, rate=0.002, steps=250),
@@ -78,6 +80,7 @@ OTHER_LOSSES = {loss: replace(MASKS, loss=loss, **SURELY) for loss in LOSSES if 
     "weighted_mse": replace(PROXIMITY, **SURELY),
     "nucleus_distance": replace(HEARTS, **SURELY),
     "patch_weighted": replace(RIMS, loss="patch_weighted", **SURELY | {"steps": 450}),
+    "joint": replace(SETS, **SURELY | {"steps": 450}),
 }
 
 
