@@ -243,7 +243,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_presets_are_those_that_are_promised() -> None:
     promised = {"switch_unet", "switch_segnet", "switch_vgg_unet", "switch_gcn", "micronet", "karyon_default"}
-    promised |= {"joint", "karyon_outline", "nb"}
+    promised |= {"joint", "karyon_outline", "nb", "nb_fine_tuned", "outlines_unet", "outlines_fcn8s"}
     assert promised <= {path.stem for path in PRESETS}
 
 

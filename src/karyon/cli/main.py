@@ -23,6 +23,7 @@ COMMANDS = (
     "preview_augmentation",
     "scores",
     "sheet",
+    "split",
     "study",
     "train",
 )

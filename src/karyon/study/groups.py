@@ -12,10 +12,9 @@ import pandas as pd
 from karyon.errors import KaryonError
 from karyon.io.schemas import did_you_mean
 from karyon.io.sheets import read_sheet
+from karyon.io.splits import TEST, TRAIN, VALIDATION
 from karyon.study.definition import Data, Split
 from karyon.training.experiment import expand_data
-
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
 def read_images(data: Data) -> pd.DataFrame:

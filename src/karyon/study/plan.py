@@ -13,8 +13,9 @@ import yaml
 
 from karyon.cohort.plan import slides_of, write_if_changed
 from karyon.io.schemas import load_schema
+from karyon.io.splits import TEST, TRAIN, VALIDATION
 from karyon.study.definition import as_study
-from karyon.study.groups import TEST, TRAIN, VALIDATION, read_images, training_images
+from karyon.study.groups import read_images, training_images
 from karyon.study.planned import FILE, PlannedRun, PlannedStudy
 from karyon.study.runs import Run, all_runs, tested_groups
 from karyon.training.experiment import read_yaml

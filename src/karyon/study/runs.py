@@ -12,9 +12,10 @@ import pandas as pd
 
 from karyon.errors import KaryonError
 from karyon.io.schemas import did_you_mean
+from karyon.io.splits import TEST, TRAIN, VALIDATION
 from karyon.models.card import model_folder
 from karyon.study.definition import ALL, EACH, OTHERS, Study, Variant
-from karyon.study.groups import TEST, TRAIN, VALIDATION, safe_name
+from karyon.study.groups import safe_name
 from karyon.training.experiment import as_experiment
 from karyon.training.settings import read_settings
 

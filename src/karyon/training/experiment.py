@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ import yaml
 
 from karyon.errors import KaryonError
 from karyon.io.schemas import did_you_mean
+from karyon.io.splits import TRAIN, VALIDATION
 from karyon.models.registry import ARCHITECTURES
 from karyon.stain.channels import INPUT_CHANNELS
 from karyon.tiles.grid import Grid
@@ -221,6 +222,18 @@ def read_experiment(path: Path) -> Experiment:
         KaryonError: Not YAML, or with mistakes; the message lists all of them, one a line.
     """
     return as_experiment(read_yaml(path), str(path))
+
+
+def on_split(experiment: Experiment, sheet: Path) -> Experiment:
+    """The experiment on one division of a protocol, in place of its own datasets.
+
+    Args:
+        experiment: Any.
+        sheet: From ``karyon split``; its name without the extension is added to the experiment's.
+    """
+    validation = () if experiment.decoding_of else (VALIDATION,)
+    dataset = Dataset(str(sheet), train_splits=(TRAIN,), validation_splits=validation)
+    return replace(experiment, name=f"{experiment.name}_{sheet.stem}", datasets=(dataset,))
 
 
 def read_yaml(path: Path) -> Any:
