@@ -13,6 +13,7 @@ from karyon.bench.memory import measure_memory
 from karyon.bench.metrics import measure_metrics
 from karyon.bench.pipeline import measure_pipeline
 from karyon.bench.postprocess import measure_postprocess
+from karyon.bench.seam import measure_seam
 from karyon.bench.slide import measure_slide
 from karyon.bench.stain import measure_stain
 from karyon.bench.study import measure_study
@@ -49,6 +50,9 @@ BENCHES = {
     ),
     "inference": Bench(
         "every network as infer runs it and in bfloat16, against the network as built", measure_inference, 512
+    ),
+    "seam": Bench(
+        "wrong pixels near the edges of patches, side by side, blended and with a halo", measure_seam, 14
     ),
     "dag": Bench("what it costs to plan a cohort of so many slides, and to start a job", measure_dag, 30_000),
     "study": Bench(

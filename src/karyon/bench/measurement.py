@@ -48,7 +48,7 @@ class Bench:
         summary: What it measures, in a line.
         measure: Takes the cache folder and a size, gives the figures one by one.
         side: The size at which the goals are stated: side of the slide or map in pixels, or number
-            of points or slides.
+            of points, slides or images.
     """
 
     summary: str

@@ -17,7 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=int,
         metavar="N",
-        help="side of the slide or map in pixels, number of points or slides; goals are for the default",
+        help="side of the slide or map in pixels, or number of points, slides or images; "
+        "goals are for the default",
     )
     parser.add_argument(
         "--cache",

@@ -25,7 +25,11 @@ def block_side(layout: TileLayout) -> int:
 
 
 def assemble(
-    predictions: Predictions | zarr.Array, tiles: np.ndarray, layout: TileLayout, grid: Grid, method: str
+    predictions: Predictions | zarr.Array | np.ndarray,
+    tiles: np.ndarray,
+    layout: TileLayout,
+    grid: Grid,
+    method: str,
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """The blocks of the slide-level maps, row by row; blocks without tiles are left out.
 
