@@ -15,13 +15,15 @@ from karyon.bench.seam import ALONE, BLENDED, HALO, MODEL, PATCH_PX, Way, count_
 from karyon.inference.predict import Predictor, input_layer
 from karyon.io.sheets import read_sheet
 from karyon.io.slides import open_slide
-from karyon.models.card import model_folder
+from karyon.models.card import model_folder, read_card
 from karyon.models.weights import load_model
 from karyon.nuclei.decode import map_level
 from karyon.tiles.grid import Grid, read_window
 from karyon.training.stains import image_stains
 
 SIDE = 288
+# The image's pixels are those of the model.
+MPP = read_card(model_folder(MODEL)).mpp
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def data(
     glass: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """The sheet of one image of ``SIDE`` pixels at 0.5 um, of noise in two stains, with two nuclei."""
+    """The sheet of one image of ``SIDE`` pixels, of noise in two stains, with two nuclei."""
     folder = tmp_path / "kumar30"
     folder.mkdir()
     image = np.tile(stain_image(known_stains, glass), (4, 3, 1))[:SIDE, :SIDE]
@@ -40,7 +42,7 @@ def data(
     instances = np.zeros((SIDE, SIDE), np.uint8)
     instances[100:140, 100:140], instances[150:200, 90:180] = 1, 2
     Image.fromarray(instances).save(folder / "map.png")
-    row = {"image_id": "one", "image": "image.png", "mpp": 0.5, "split": "TeD1"}
+    row = {"image_id": "one", "image": "image.png", "mpp": MPP, "split": "TeD1"}
     row |= {"annotations": "map.png", "annotation_format": "instance_png"}
     pd.DataFrame([row]).to_csv(folder / "kumar30.tsv", sep="\t", index=False)
     monkeypatch.setenv("KARYON_DATA", str(tmp_path))
@@ -66,9 +68,9 @@ def test_counts_are_those_of_patches_predicted_by_hand(data: Path) -> None:
 
     network, card = load_model(model_folder(MODEL))
     predictor = Predictor(network, card.output, torch.device("cpu"), 1)
-    with open_slide(images["path"][0], 0.5) as slide:
+    with open_slide(images["path"][0], MPP) as slide:
         grid = Grid.of_slide(slide.facts, card.mpp)
-        inputs = input_layer(card, image_stains(images["path"][0], 0.5, "HE"), "hematoxylin")
+        inputs = input_layer(card, image_stains(images["path"][0], MPP, "HE"), "hematoxylin")
         corners = [(0, 0), (128, 0), (0, 128), (128, 128)]  # x and y
         patches = [read_window(slide, grid, x, y, 128, 128).copy() for x, y in corners]
         one, right, below, last = (maps[0] for maps in predictor.predict(iter(patches), inputs))
