@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from karyon.cli.main import main
 from karyon.errors import KaryonError
 from karyon.inference.predict import Predictor, input_layer
 from karyon.io.schemas import REPOSITORY
@@ -152,6 +153,22 @@ def test_decoding_of_another_model_frees_all_images_for_training(sheet: Path) ->
     path = write_experiment(sheet, "switch_unet", **small, **peaks, datasets=every, decoding_of="switch_unet")
     with pytest.raises(KaryonError, match="switch_unet is read by components, the experiment is by peaks"):
         train_and_ship(read_experiment(path), sheet.parent / "other", folder, threads=1, command="")
+
+
+def test_command_trains_on_a_sheet_in_place_of_the_experiments_own(sheet: Path) -> None:
+    small = {"arguments": {"width": 2, "depth": 2}, "steps": 2, "batch": 2, "crop_px": 32, "mpp": 0.5}
+    path = write_experiment(sheet, "nb", **small)
+    split = sheet.with_name("split_1.tsv")
+    split.write_text(sheet.read_text().replace("\tval\t", "\tvalidation\t"))
+    sheet.unlink()
+    folders = {"output": sheet.parent / "model", "run": sheet.parent / "run"}
+    words = [f"--{key}={folder}" for key, folder in folders.items()]
+    assert main(["train", str(path), "--sheet", str(split), "--threads", "1", *words]) == 0
+    card = read_card(folders["output"])
+    assert card.name == "nb_split_1"
+    assert card.training["train_images"] == ["train"]
+    assert card.training["validation_images"] == ["val"]
+    assert f" --sheet {split} --output {folders['output']}" in str(card.training["command"])
 
 
 def test_snapshot_is_a_model_to_go_on_from(sheet: Path) -> None:
