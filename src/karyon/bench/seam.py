@@ -136,7 +136,10 @@ def count_wrong(model: str, images: pd.DataFrame) -> tuple[pd.DataFrame, int]:
             longest = max(grid.width, grid.height)
             whole = pieces.predict(Way(longest + -longest % card.stride, card.halo_px, "halo"))
             size = slide.facts.width, slide.facts.height
-            truth = instance_map(read_annotation(row, size, slide.facts.mpp)[0], grid, slide.facts.mpp) > 0
+            truth = (
+                instance_map(read_annotation(row, size, slide.facts.mpp).annotation, grid, slide.facts.mpp)
+                > 0
+            )
             wrong_whole = (_nucleus(whole, card) != truth)[inner]
             for name, way in ways.items():
                 maps = pieces.predict(way)
