@@ -116,6 +116,16 @@ def test_density_is_of_every_cell_of_the_slide(cohort: Path) -> None:
         np.testing.assert_allclose(density, expected * 100)  # a hundred cells of 100 um make a mm2
 
 
+def test_the_last_cells_of_a_slide_end_with_it(cohort: Path) -> None:
+    table = pq.read_table(cohort / "nuclei" / "a.parquet").to_pandas()
+    # Of 440 um the rest joins the fourth cell; 270 um have a third cell of 70.
+    edges = (np.array([0, 100, 200, 300]), np.array([0, 100, 200, 300, 500]))
+    counted = np.histogram2d(table["y_um"], table["x_um"], bins=edges)[0]
+    area_mm2 = np.outer([0.1, 0.1, 0.07], [0.1, 0.1, 0.1, 0.14])
+    density = density_maps(cohort / "nuclei" / "a.parquet", 440, 270)[ANY_CLASS]
+    np.testing.assert_allclose(density, counted / area_mm2)
+
+
 def test_heatmaps_are_written_for_every_slide(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", str(cohort), "heatmaps"]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.splitlines()]

@@ -181,6 +181,8 @@ def density_maps(
 ) -> dict[str, np.ndarray]:
     """Nuclei per mm2 in every cell of ``CELL_UM`` of a slide: of all nuclei and of each class.
 
+    The last cells of a row or column end with the slide, and are half a cell to one and a half long.
+
     Args:
         nuclei: The slide's table.
         width_um: Of the slide.
@@ -193,14 +195,21 @@ def density_maps(
     with _connect(threads) as connection:
         query = CELLS.format(class_name=_class_column(nuclei))
         cells = connection.execute(query, {"files": [str(nuclei)], "cell": CELL_UM}).df()
-    shape = (int(np.ceil(height_um / CELL_UM)), int(np.ceil(width_um / CELL_UM)))
+    area_mm2 = np.outer(_cell_lengths(height_um), _cell_lengths(width_um)) / 1e6
+    shape = area_mm2.shape
     maps = {ANY_CLASS: np.zeros(shape)}
     for name, row, column, number in cells.itertuples(index=False, name=None):
         # Microns count from the first pixel's centre: a centroid may lie just beyond the first or last cell.
         place = min(max(row, 0), shape[0] - 1), min(max(column, 0), shape[1] - 1)
         for key in {ANY_CLASS, name}:
-            maps.setdefault(key, np.zeros(shape))[place] += number * (1000 / CELL_UM) ** 2
+            maps.setdefault(key, np.zeros(shape))[place] += number / area_mm2[place]
     return maps
+
+
+def _cell_lengths(side_um: float) -> np.ndarray:
+    """Microns of every cell along a side; the last takes a rest that is too short to have a density."""
+    cells = max(round(side_um / CELL_UM), 1)
+    return np.append(np.full(cells - 1, CELL_UM), side_um - (cells - 1) * CELL_UM)
 
 
 def _figure(title: str, maps: dict[str, np.ndarray]) -> Figure:
