@@ -20,12 +20,12 @@ from karyon.training.experiment import Experiment
 from karyon.training.prediction import predict_maps
 from karyon.training.targets import BOUNDARY_PX
 
-# Probabilities of a nucleus, for ``watershed`` and of JOINT's insides, on which the paper is silent; and
-# values of the distance from which on it is a marker.
+# Probabilities of a nucleus and values of the distance from which on it is a marker, of ``watershed``.
 THRESHOLDS = (0.35, 0.4, 0.45, 0.5, 0.55)
 MARKER_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
-# Of NB's inside (section II-C5).
+# Of the insides, for ``dilation``: NB's (section II-C5), and of JOINT, which is silent on it.
 INSIDE_THRESHOLD = 0.5
+INSIDE_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 MIN_AREAS_UM2 = (0.0, 3.0, 6.0, 9.0)
 
 
@@ -93,7 +93,7 @@ def outline_readings(maps: np.ndarray, experiment: Experiment) -> Iterator[tuple
     names, mpp = experiment.maps, experiment.mpp
     if experiment.decoding == "dilation":
         boundary = experiment.target_arguments.get("boundary_px", BOUNDARY_PX)
-        thresholds = (INSIDE_THRESHOLD,) if "boundary" in names else THRESHOLDS
+        thresholds = (INSIDE_THRESHOLD,) if "boundary" in names else INSIDE_THRESHOLDS
         for threshold, area in product(thresholds, MIN_AREAS_UM2):
             decoding = Decoding("dilation", threshold, min_area_um2=area, dilation_um=boundary * mpp)
             yield decoding, label_map(maps, decoding, names, mpp)
