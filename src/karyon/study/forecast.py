@@ -20,8 +20,7 @@ SIDE, REPEATS = 192, 3
 def training_hours(study: PlannedStudy) -> float:
     """Hours of one core, or of this machine's GPU, that the trainings not done yet will take.
 
-    One step of each network is timed. Reading images, losses and validation, which take a few percent, are left
-    out.
+    One step of each network is timed. Images, losses and validation, which take a few percent, are left out.
 
     Args:
         study: Planned, so that its experiments lie on disk.
