@@ -66,7 +66,7 @@ NETWORKS = dict(
         with_network("gcn", MASKS, arguments={"width": 8, "depth": 50}, batch=1, crop_px=384),
         with_network("micronet", PROXIMITY, steps=200, crop_px=128),
         with_network("nb", RIMS, rate=0.002, steps=600),
-        with_network("resnet34_unet", SETS, rate=0.003, steps=300),
+        with_network("resnet34_unet", MASKS, rate=0.003, steps=300),
         with_network("segnet", MASKS, steps=250),
         with_network("unet", MASKS),
         with_network("vgg_unet", MASKS, rate=0.002, steps=250),
