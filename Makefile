@@ -14,7 +14,7 @@ demo: $(VENV)/.installed $(DEMO)  ## run every rule on a synthetic cohort
 test: $(VENV)/.installed lint  ## lint, types, unit and workflow tests
 	$(BIN)/pytest
 
-test-long: $(VENV)/.installed  ## every network and every loss learns a real crop by heart
+test-long: $(VENV)/.installed  ## networks learn a real crop by heart; spatialdata reads our tables
 	$(BIN)/pytest -m long
 
 install: $(VENV)/.installed  ## the package, and `snakemake --profile local|slurm` by name

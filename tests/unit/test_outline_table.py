@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import importlib.resources
 import json
+import re
+import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
+import duckdb
 import geopandas
 import jsonschema
 import numpy as np
@@ -26,6 +33,7 @@ from karyon.nuclei.query import read_nuclei
 from karyon.nuclei.shapes import Shapes, measure_window
 from karyon.tiles.grid import Grid
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "outputs.md"
 SIDE, MPP = 260, 0.25
 FACTS = SlideFacts(2 * SIDE, 2 * SIDE, MPP, "metadata", ((2 * SIDE, 2 * SIDE),), 100, 40, "mirax")
 GRID = Grid(SIDE, SIDE, scale=2.0, level=0, ratio=2.0)
@@ -202,6 +210,57 @@ def test_geopandas_reads_the_whole_and_a_box(nuclei: Path) -> None:
     box = (100, 100, 300, 300)
     expected = whole["nucleus_id"][whole.envelope.intersects(shapely.box(*box))]
     assert geopandas.read_parquet(nuclei, bbox=box)["nucleus_id"].tolist() == expected.tolist()
+
+
+def test_duckdbs_spatial_extension_reads_them_as_documented(nuclei: Path) -> None:
+    page = DOCUMENTATION.read_text()
+    (query,) = re.findall("With DuckDB's spatial extension: `(.*?)`", page)
+    extension = importlib.resources.files("duckdb_extension_spatial") / f"extensions/v{duckdb.__version__}"
+    with duckdb.connect() as connection:
+        connection.execute(f"load '{extension}/spatial.duckdb_extension'")
+        box = (100, 100, 300, 300)
+        asked = query.replace("9000, 4000, 12000, 6000", ", ".join(map(str, box)))
+        assert asked != query
+        counts = dict(connection.sql(asked.replace("s1.parquet", str(nuclei))).fetchall())
+    whole = geopandas.read_parquet(nuclei)
+    inside = whole[whole.intersects(shapely.box(*box))]
+    assert counts == inside["class_name"].value_counts().to_dict()
+    assert len(counts) == 2
+
+
+READ_BACK = """
+import json, spatialdata
+slide = spatialdata.read_zarr("s1.zarr")
+table, shapes = slide["table"], slide["nuclei"]
+print(json.dumps({
+    "areas": dict(zip(shapes.index.tolist(), shapes.area.tolist())),
+    "classes": dict(zip(table.obs["nucleus_id"].tolist(), table.obs["class_name"].tolist())),
+    "columns": table.var_names.tolist(),
+    "measured": table.X[:, 0].tolist(),
+    "places": table.obsm["spatial"].tolist(),
+}))
+"""
+
+
+@pytest.mark.long
+def test_spatialdata_takes_them_as_documented(nuclei: Path, tmp_path: Path) -> None:
+    # It needs another pandas than Karyon: a minute, and some 250 MB, for an environment of its own.
+    page = DOCUMENTATION.read_text()
+    (snippet,) = (code for code in re.findall("```python\n(.*?)```", page, re.S) if "spatialdata" in code)
+    (version,) = re.findall(r"spatialdata (\d+\.\d+\.\d+)", page)
+    run = partial(subprocess.run, check=True, cwd=tmp_path)
+    run([sys.executable, "-m", "venv", "own"])
+    run(["own/bin/pip", "install", "--quiet", f"spatialdata=={version}"])
+    shutil.copy(nuclei, tmp_path / "s1.parquet")
+    run(["own/bin/python", "-c", snippet])
+    printed = run(["own/bin/python", "-c", READ_BACK], stdout=subprocess.PIPE).stdout
+    seen = json.loads(printed.splitlines()[-1])
+    table = geopandas.read_parquet(nuclei).set_index("nucleus_id")
+    assert {int(key): value for key, value in seen["areas"].items()} == pytest.approx(table.area.to_dict())
+    assert {int(key): name for key, name in seen["classes"].items()} == table["class_name"].to_dict()
+    assert seen["columns"][0] == "area_um2"
+    assert seen["measured"] == pytest.approx(table["area_um2"].tolist())
+    assert seen["places"] == pytest.approx(table[["x", "y"]].to_numpy())
 
 
 def test_windows_do_not_change_a_byte(tmp_path: Path, nuclei: Path) -> None:
