@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from shapely import box
 
+from karyon.cohort.classes import class_table
 from karyon.cohort.field import BLUE, GREEN, YELLOW
 from karyon.cohort.figures import STYLE
 from karyon.cohort.layout import SlideFiles
@@ -23,13 +24,14 @@ from karyon.cohort.overlay import GAP_PX, PANEL_PX
 from karyon.cohort.pages import class_columns, page, score_columns, slide_columns
 from karyon.cohort.plan import SlideRow
 from karyon.cohort.report import write_report
-from karyon.cohort.segmentation import area_figures, area_sums
+from karyon.cohort.segmentation import area_figures, area_sums, segmentation_table
 from karyon.evaluation.overlap import overlap_of_polygons
 from karyon.io.slides import SlideFacts
 from karyon.nuclei.export import COLOURS
 from karyon.tiles.grid import Grid
 
 NAN = float("nan")
+TABLES = ("slides", "scores", "segmentation", "class_scores", "curves")
 ORGAN = "lung $a$ <b>&"
 
 
@@ -64,6 +66,8 @@ class Cohort:
         groups = [("all", "all"), ("organ", ORGAN)] if annotated else []
         scores = pd.DataFrame([score(grouping, group) for grouping, group in groups])
         scores.to_parquet(folder / "scores.parquet")
+        for name in ("segmentation", "class_scores"):
+            pd.DataFrame().to_parquet(folder / f"{name}.parquet")
         curves = pd.DataFrame(
             [(*name, 0.5, 1, 0, 1, 1.0, 0.5, 2 / 3) for name in groups],
             columns=["grouping", "group", "threshold", "tp", "fp", "fn", "precision", "recall", "f1"],
@@ -102,7 +106,7 @@ class Cohort:
 
     def report(self, overlays: int = 1) -> set[str]:
         """Write the report; names of its files."""
-        tables = [str(self.folder / f"{name}.parquet") for name in ("slides", "scores", "curves")]
+        tables = [str(self.folder / f"{name}.parquet") for name in TABLES]
         plans = [str(self.folder / "plan" / "shard-0.tsv")]
         folder = self.folder / "report"
         write_report(*tables, plans, overlays, 1, str(folder), str(self.folder / "report.log"))
@@ -136,12 +140,29 @@ def test_outlines_that_were_scored_have_a_page(tmp_path: Path) -> None:
     slides = pd.read_parquet(tmp_path / "slides.parquet").assign(patient="", stain="", label_quality="")
     found = overlap_of_polygons([box(0, 0, 8, 10), box(20, 0, 25, 10)], [box(0, 0, 10, 10)])
     sums = area_sums(found, 0.25)
-    slides.assign(**sums, **area_figures(sums)).to_parquet(tmp_path / "slides.parquet")
+    slides = slides.assign(**sums, **area_figures(sums))
+    slides.to_parquet(tmp_path / "slides.parquet")
+    segmentation_table(slides, "unet").to_parquet(tmp_path / "segmentation.parquet")
     assert "Tables/outlines.html" in cohort.report()
     content = (tmp_path / "report" / "Tables" / "outlines.html").read_text()
     for text in ("AJI+", "object Dice", "0.533 (0.533 to 0.533)", "lung $a$ &lt;b&gt;&amp;"):
         assert text in content
     assert "<td>0.533</td>" in (tmp_path / "report" / "Tables" / "slides.html").read_text()
+
+
+def test_classes_that_were_scored_have_a_page(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, slides=2, annotated=True, classes=True)
+    slides = pd.read_parquet(tmp_path / "slides.parquet")
+    slides = slides.assign(patient=slides["slide_id"], stain="", split="", label_quality="")
+    for name in slides["slide_id"]:
+        path = SlideFiles(tmp_path, name).matches
+        pd.read_parquet(path).assign(class_name="tumour", truth_x=300.0, truth_y=300.0).to_parquet(path)
+    class_table(slides, 4.0, tmp_path, "unet").to_parquet(tmp_path / "class_scores.parquet")
+    assert cohort.report() >= CLASSES | {"Tables/class_scores.html"}
+    content = (tmp_path / "report" / "Tables" / "class_scores.html").read_text()
+    # Two pairs and a miss: recall 2 of 3, F1 0.8.
+    for text in ("detection first", "tumour", "0.667 (", "0.800 (", "1.000 (1.000 to 1.000)"):
+        assert text in content
 
 
 def test_one_slide_of_one_patient_is_enough(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ rule report:
     input:
         slides="results/{cohort}/slides.parquet",
         scores="results/{cohort}/scores.parquet",
+        segmentation="results/{cohort}/segmentation.parquet",
+        class_scores="results/{cohort}/class_scores.parquet",
         curves="results/{cohort}/curves.parquet",
         plans=expand("results/{{cohort}}/plan/{shard}.tsv", shard=SHARDS),
     output:

@@ -89,6 +89,33 @@ def segmentation_columns(segmentation: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def class_score_columns(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of each class as text.
+
+    Args:
+        scores: The cohort's scores of each class.
+    """
+    table = pd.DataFrame(
+        {
+            "grouping": scores["grouping"].str.replace("_", " "),
+            "group": scores["group"],
+            "rule": scores["rule"].str.replace("_", " "),
+            "class": scores["class_name"],
+            "slides": _whole(scores["slides"]),
+            **{name.upper(): _whole(scores[name]) for name in ("tp", "fp", "fn")},
+        }
+    )
+    for title, name in (
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("F1", "f1"),
+        ("mean slide F1", "mean_slide_f1"),
+        ("class accuracy", "accuracy"),
+    ):
+        table[title] = _with_interval(scores, name, f"{name}_low", f"{name}_high")
+    return table
+
+
 def slide_columns(slides: pd.DataFrame, radius_um: float | None) -> pd.DataFrame:
     """The slide table as text: how each slide ended, what was found, and its scores at one radius.
 

@@ -25,10 +25,16 @@ from karyon.cohort.figures import (
 from karyon.cohort.gallery import draw_error_field, worst_fields
 from karyon.cohort.layout import SlideFiles
 from karyon.cohort.overlay import draw_overlay
-from karyon.cohort.pages import class_columns, page, score_columns, segmentation_columns, slide_columns
+from karyon.cohort.pages import (
+    class_columns,
+    class_score_columns,
+    page,
+    score_columns,
+    segmentation_columns,
+    slide_columns,
+)
 from karyon.cohort.plan import SlideRow, read_plan
 from karyon.cohort.questions import count_nuclei, draw_heatmap, has_classes
-from karyon.cohort.segmentation import segmentation_table
 from karyon.cohort.shard import DONE
 
 logger = logging.getLogger("karyon")
@@ -39,6 +45,8 @@ Drawings = dict[str, Callable[[], Figure | None]]
 def write_report(
     slides: str,
     scores: str,
+    segmentation: str,
+    class_scores: str,
     curves: str,
     plans: Sequence[str],
     overlays: int,
@@ -53,6 +61,8 @@ def write_report(
     Args:
         slides: The cohort's slide table.
         scores: The cohort's score table.
+        segmentation: The cohort's figures of areas.
+        class_scores: The cohort's scores of each class.
         curves: The cohort's pooled curves.
         plans: The shards' TSVs.
         overlays: How many slides get an overlay and a heat map; the first by id of each status done.
@@ -63,9 +73,10 @@ def write_report(
     logging.basicConfig(filename=log, level=logging.INFO, force=True)
     target = Path(folder)
     cohort = target.parent
-    table, score = pd.read_parquet(slides), pd.read_parquet(scores)
+    table, score, areas, by_class = map(pd.read_parquet, (slides, scores, segmentation, class_scores))
     done = table[table["status"] == DONE]
-    _write_tables(table, score, target / "Tables")
+    _write_slides(table, score, target / "Tables")
+    _write_scores(score, areas, by_class, target / "Tables")
     shown = done.sort_values("slide_id").head(overlays)
     _write_overlays(_rows(plans, shown["slide_id"]), cohort, target / "Overlays")
     heatmaps: Drawings = {
@@ -171,7 +182,7 @@ def _rows(plans: Sequence[str], slide_ids: Sequence[str] | pd.Series) -> dict[st
     return {row.slide_id: row for row in every if row.slide_id in wanted}
 
 
-def _write_tables(slides: pd.DataFrame, score: pd.DataFrame, folder: Path) -> None:
+def _write_slides(slides: pd.DataFrame, score: pd.DataFrame, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     main = None if score.empty else float(score["radius_um"].iloc[0])
     note = "How each slide ended, and what was found."
@@ -180,20 +191,39 @@ def _write_tables(slides: pd.DataFrame, score: pd.DataFrame, folder: Path) -> No
     words = ["slide", "organ", "split", "status", "error", "warning"]
     content = page(slide_columns(slides, main), "Slides", note, words)
     (folder / "slides.html").write_text(content, encoding="utf-8")
-    if main is not None:
-        note = (
-            "Pooled over the slides of a group (micro average) and as the mean of the slides (mean slide), "
-            "with 95 % intervals by bootstrap over patients; none for a single patient. Average precision "
-            f"and best threshold are of the pooled curve within {main:g} µm."
-        )
-        content = page(score_columns(score), "Scores", note, ["grouping", "group", "model"])
-        (folder / "scores.html").write_text(content, encoding="utf-8")
-    areas = segmentation_table(slides, score["model"].iloc[0]) if main is not None else pd.DataFrame()
-    if not areas.empty:
-        note = (
-            "Outlines against annotated areas: the mean of the slides, and the figure of the sums over all "
-            "slides, with 95 % intervals by bootstrap over patients; none for a single patient."
-        )
-        words = ["grouping", "group", "figure"]
-        content = page(segmentation_columns(areas), "Outlines", note, words)
-        (folder / "outlines.html").write_text(content, encoding="utf-8")
+
+
+def _write_scores(score: pd.DataFrame, areas: pd.DataFrame, by_class: pd.DataFrame, folder: Path) -> None:
+    """A page of the scores of centres, of areas and of classes, where there are any."""
+    main = "" if score.empty else f"{score['radius_um'].iloc[0]:g} µm"
+    average = (
+        "of all slides of a group together (micro average) and as the mean of the slides (mean slide), with "
+        "95 % intervals by bootstrap over patients; none for a single patient."
+    )
+    pages = {
+        "Scores": (
+            score,
+            score_columns,
+            f"Centres against annotations, {average} Average precision and best threshold are of the pooled "
+            f"curve within {main}.",
+            ["grouping", "group", "model"],
+        ),
+        "Outlines": (
+            areas,
+            segmentation_columns,
+            f"Outlines against annotated areas, {average}",
+            ["grouping", "group", "figure"],
+        ),
+        "Class scores": (
+            by_class,
+            class_score_columns,
+            f"Nuclei of each class within {main}, {average} Strict: each class matched on its own. Detection "
+            "first: matched without classes, then compared. Class accuracy: share of the matched nuclei with "
+            "an annotated class that were given that class.",
+            ["grouping", "group", "rule", "class"],
+        ),
+    }
+    for title, (table, columns, note, words) in pages.items():
+        if not table.empty:
+            path = folder / f"{title.lower().replace(' ', '_')}.html"
+            path.write_text(page(columns(table), title, note, words), encoding="utf-8")
