@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from karyon.errors import KaryonError
+from karyon.models.efficientnet_unet import EfficientNetUNet
 from karyon.models.encoder_weights import load_encoder
 from karyon.models.fcn8s import FCN8s
 from karyon.models.registry import build
@@ -25,6 +26,18 @@ LAYOUTS = {
     "vgg16": [1, 1, "M", 2, 2, "M", 4, 4, 4, "M", 8, 8, 8, "M", 8, 8, 8, "M"],
 }
 WIDTH = 2
+# Of batch norm.
+STATISTICS = ("running_mean", "running_var", "weight", "bias")
+# EfficientNet-Lite0's blocks: expansion, filters, kernel, stride (Tan and Le 2019, table 1).
+LITE0 = [
+    (1, 16, 3, 1),
+    *[(6, 24, 3, 2), (6, 24, 3, 1)],
+    *[(6, 40, 5, 2), (6, 40, 5, 1)],
+    *[(6, 80, 3, 2), (6, 80, 3, 1), (6, 80, 3, 1)],
+    *[(6, 112, 5, 1), (6, 112, 5, 1), (6, 112, 5, 1)],
+    *[(6, 192, 5, 2), (6, 192, 5, 1), (6, 192, 5, 1), (6, 192, 5, 1)],
+    (6, 320, 3, 1),
+]
 
 
 class VGG(nn.Module):
@@ -165,6 +178,69 @@ def test_resnet34_unet_sees_what_resnet34_sees(counted: bool, written: Callable[
     assert all(torch.equal(*pair) for pair in zip(rest, network.merge.parameters(), strict=True))
 
 
+def lite0_weights() -> dict[str, torch.Tensor]:
+    """Random weights by the names and shapes of EfficientNet-Lite0's, of all its sixteen blocks."""
+    torch.manual_seed(2)
+    weights = {"_conv_stem.weight": torch.randn(32, 3, 3, 3) / 5, "_fc.weight": torch.zeros(10, 1280)}
+    weights["_conv_head.weight"] = torch.zeros(1280, 320, 1, 1)
+
+    def norm(name: str, channels: int) -> None:
+        positive, small = torch.rand(2, channels) + 0.5, torch.randn(2, channels) / 5
+        values = (small[0], positive[0], positive[1], small[1])
+        weights.update(zip((f"{name}.{key}" for key in STATISTICS), values, strict=True))
+
+    norm("_bn0", 32)
+    norm("_bn1", 1280)
+    inputs = 32
+    for number, (expansion, filters, kernel, _) in enumerate(LITE0):
+        place, between = f"_blocks.{number}", inputs * expansion
+        if expansion > 1:
+            weights[f"{place}._expand_conv.weight"] = torch.randn(between, inputs, 1, 1) / inputs**0.5
+            norm(f"{place}._bn0", between)
+        weights[f"{place}._depthwise_conv.weight"] = torch.randn(between, 1, kernel, kernel) / kernel
+        norm(f"{place}._bn1", between)
+        weights[f"{place}._project_conv.weight"] = torch.randn(filters, between, 1, 1) / between**0.5
+        norm(f"{place}._bn2", filters)
+        inputs = filters
+    return weights
+
+
+def lite0_features(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """What the first eleven blocks make of an image, from the definition, padded on both sides."""
+
+    def convolved(x: torch.Tensor, name: str, norm: str, stride: int = 1, groups: int = 1) -> torch.Tensor:
+        kernel = weights[f"{name}.weight"]
+        x = functional.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2, groups=groups)
+        mean, variance, factor, offset = (weights[f"{norm}.{key}"][:, None, None] for key in STATISTICS)
+        return (x - mean) / (variance + 1e-3).sqrt() * factor + offset
+
+    x = convolved(x, "_conv_stem", "_bn0", 2).clamp(0, 6)
+    for number, (expansion, _, _, stride) in enumerate(LITE0[:11]):
+        place, y = f"_blocks.{number}", x
+        if expansion > 1:
+            y = convolved(y, f"{place}._expand_conv", f"{place}._bn0").clamp(0, 6)
+        y = convolved(y, f"{place}._depthwise_conv", f"{place}._bn1", stride, y.shape[1]).clamp(0, 6)
+        y = convolved(y, f"{place}._project_conv", f"{place}._bn2")
+        x = x + y if x.shape == y.shape else y
+    return x
+
+
+@torch.inference_mode()
+def test_efficientnet_unet_sees_what_lite0_sees(written: Callable[..., Path]) -> None:
+    weights = lite0_weights()
+    network = EfficientNetUNet(in_channels=3).eval()
+    rest = [value.clone() for value in network.merge.parameters()]
+    load_encoder(network, written(weights))
+    image = torch.rand(2, 3, 64, 96)
+    x = network.stem(image)
+    for stage in network.stages:
+        x = stage(x)
+    torch.testing.assert_close(x, lite0_features(weights, image))
+    assert all(torch.equal(*pair) for pair in zip(rest, network.merge.parameters(), strict=True))
+    del weights["_blocks.10._bn2.running_var"]
+    refused(network, written(weights), r"missing: _blocks\.10\._bn2\.running_var; unknown: none")
+
+
 def test_statistics_of_batch_norm_are_needed(written: Callable[..., Path]) -> None:
     weights = ResNet34(WIDTH).state_dict()
     del weights["layer2.0.downsample.1.running_mean"]
@@ -227,7 +303,9 @@ def test_another_width_is_refused_with_both_shapes(written: Callable[..., Path])
 def test_network_without_such_an_encoder_is_refused(name: str, written: Callable[..., Path]) -> None:
     network = build(name, width=WIDTH)
     refused(
-        network, written(vgg("vgg16").state_dict()), "no ImageNet encoder; vgg_unet, fcn8s and resnet34_unet"
+        network,
+        written(vgg("vgg16").state_dict()),
+        "no ImageNet encoder; efficientnet_unet, fcn8s,",
     )
 
 

