@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +59,8 @@ def cohort(tmp_path: Path) -> Path:
         facts = {"slide": asdict(FACTS), "mask_grid": asdict(Grid.of_slide(FACTS, 8.0))}
         (tmp_path / "tissue" / f"{slide}.json").write_text(json.dumps(facts))
         Image.new("L", (62, 50), 255).save(tmp_path / "tissue" / f"{slide}.mask.png")
+    table = pd.DataFrame({"slide_id": ["points", "outlines", "failed"], "status": ["done", "done", "failed"]})
+    table.to_parquet(tmp_path / "slides.parquet")
     return tmp_path
 
 
@@ -133,12 +136,36 @@ def test_region_of_several_slides_is_refused(refusal: Callable[..., str]) -> Non
     assert "a region is of one slide, 2 are asked for; name one" in refusal("--bbox", "0", "0", "9", "9")
 
 
-def test_unknown_slide_is_refused(refusal: Callable[..., str]) -> None:
-    said = refusal("--slide", "points", "lines")
-    assert "--slide lines: no " in said
-    assert "there are outlines, points" in said
+def test_region_without_an_area_is_refused(refusal: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "none.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    said = refusal("--slide", "points", "--region", str(tmp_path / "none.geojson"))
+    assert "none.geojson: has no area; draw one in QuPath" in said
 
 
-def test_cohort_without_nuclei_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("slide", ["lines", "failed"])
+def test_slide_that_is_not_finished_is_refused(refusal: Callable[..., str], slide: str) -> None:
+    assert f"slides.parquet: no finished slide {slide}" in refusal("--slide", "points", slide)
+
+
+def test_table_of_a_slide_that_has_failed_since_is_left(
+    export: Callable[..., list[Path]], cohort: Path
+) -> None:
+    shutil.copy(cohort / "nuclei" / "points.parquet", cohort / "nuclei" / "failed.parquet")
+    assert [path.name for path in export("--format", "csv")] == ["outlines.csv.gz", "points.csv.gz"]
+
+
+def test_damaged_table_is_named_and_the_others_are_written(
+    cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = cohort / "nuclei" / "outlines.parquet"
+    whole.write_bytes(whole.read_bytes()[:-10])
+    assert main(["export", str(cohort), "--format", "csv"]) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [str(cohort / "export" / "points.csv.gz")]
+    assert "outlines.parquet: cannot be read (" in said.err
+    assert "run the workflow again" in said.err
+
+
+def test_cohort_that_was_not_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "none"), "--format", "csv"]) == 1
-    assert "no tables of nuclei; run the workflow" in capsys.readouterr().err
+    assert "slides.parquet: not there; run the workflow" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from karyon.cohort.plan import SlideRow, planned_shards, read_plan, shard_of, write_plan
+from karyon.cohort.plan import SlideRow, number_of_shards, planned_shards, read_plan, shard_of, write_plan
 
 COLUMNS = (
     "slide_id",
@@ -98,6 +98,19 @@ def test_new_slide_rewrites_only_its_shard(tmp_path: Path) -> None:
     home = shard_of("newcomer", 10)
     assert {shard for shard in after if after[shard] != before.get(shard)} == {home}
     assert b"newcomer" in after[home][1]
+
+
+def test_cohort_that_outgrows_its_shards_is_planned_anew(tmp_path: Path) -> None:
+    def shards(slides: int) -> int:
+        ids = [f"slide-{number}" for number in range(slides)]
+        return len(write_plan(sheet_of(tmp_path, ids), tmp_path / "plan", 4))
+
+    # A pilot of 4 slides is a shard; 8 still fit it, 9 would need three.
+    assert [shards(4), shards(8), shards(9)] == [1, 1, 3]
+    # 100 slides are 25 shards of 4, and those stay when slides are taken away.
+    ids = [f"slide-{number}" for number in range(100)]
+    write_plan(sheet_of(tmp_path, ids), tmp_path / "plan", 4)
+    assert number_of_shards(tmp_path / "plan", 9, 4) == 25
 
 
 def test_changed_slide_rewrites_only_its_shard(tmp_path: Path) -> None:

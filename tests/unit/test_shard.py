@@ -301,6 +301,15 @@ def test_record_of_files_that_a_failed_attempt_overwrote_is_not_believed(cohort:
     assert (cohort.results / "stain" / "b.json").read_text() == "b {'mpp': 8.0}"
 
 
+def test_slide_that_now_fails_keeps_nothing_of_the_settings_before(cohort: Cohort) -> None:
+    def fail(task: SlideTask) -> StageResult:
+        raise SlideError(f"{task.row.path}: truncated; copy it again")
+
+    cohort.run(Stage(), settings={"mpp": 8.0})
+    cohort.run(fail, settings={"mpp": 4.0})
+    assert not list((cohort.results / "stain").iterdir())
+
+
 def test_stage_that_asks_for_blank_slides_gets_them(cohort: Cohort) -> None:
     cohort.run(Stage(status=NO_TISSUE))
     blanks = []

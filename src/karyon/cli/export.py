@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         KaryonError: A slide has no table of nuclei, a region is asked of several slides, or labels of nuclei
             without outlines.
     """
+    from pyarrow import ArrowInvalid
+
     from karyon.nuclei.export import write_csv, write_geojson, write_parquet
 
     writers: dict[str, Callable[[Path, Path, BaseGeometry | None], None]] = {
@@ -62,11 +65,17 @@ def run(args: argparse.Namespace) -> int:
     }
     tables = _tables(args)
     region = _region(args, tables)
+    lost = 0
     for table in tables:
         path = (args.output or args.cohort / "export") / (table.stem + SUFFIXES[args.format])
-        writers[args.format](path, table, region)
-        print(path)
-    return 0
+        try:
+            writers[args.format](path, table, region)
+        except (ArrowInvalid, OSError) as error:  # a damaged file, which is no reason to lose the others
+            print(f"karyon: {table}: cannot be read ({error}); run the workflow again", file=sys.stderr)
+            lost += 1
+        else:
+            print(path)
+    return 1 if lost else 0
 
 
 def _write_labels(cohort: Path, path: Path, nuclei: Path, region: BaseGeometry | None) -> None:
@@ -79,18 +88,12 @@ def _write_labels(cohort: Path, path: Path, nuclei: Path, region: BaseGeometry |
 
 
 def _tables(args: argparse.Namespace) -> list[Path]:
-    """The nuclei tables of the slides that are wanted."""
-    from karyon.errors import KaryonError
+    """The nuclei tables of the slides that are wanted, and finished: others may be of an earlier run."""
+    from karyon.cohort.layout import SlideFiles
+    from karyon.cohort.questions import read_slides
 
-    folder = args.cohort / "nuclei"
-    there = {path.stem: path for path in sorted(folder.glob("[!.]*.parquet"))}
-    if not there:
-        raise KaryonError(f"{folder}: no tables of nuclei; run the workflow for this cohort first")
-    unknown = [slide for slide in args.slide or [] if slide not in there]
-    if unknown:
-        some = ", ".join(list(there)[:5])
-        raise KaryonError(f"--slide {unknown[0]}: no {folder / unknown[0]}.parquet; there are {some} ...")
-    return [there[slide] for slide in args.slide] if args.slide else list(there.values())
+    slides = read_slides(args.cohort, args.slide or ())
+    return [SlideFiles(args.cohort, slide).nuclei for slide in sorted(slides["slide_id"])]
 
 
 def _region(args: argparse.Namespace, tables: list[Path]) -> BaseGeometry | None:
@@ -107,4 +110,7 @@ def _region(args: argparse.Namespace, tables: list[Path]) -> BaseGeometry | None
         raise KaryonError(f"a region is of one slide, {len(tables)} are asked for; name one with --slide")
     if args.bbox:
         return shapely.box(*args.bbox)
-    return from_qupath(shapely.union_all(read_geojson_outlines(args.region).areas), tables[0])
+    areas = read_geojson_outlines(args.region).areas
+    if not len(areas):
+        raise KaryonError(f"{args.region}: has no area; draw one in QuPath and export it as GeoJSON")
+    return from_qupath(shapely.union_all(areas), tables[0])

@@ -44,8 +44,11 @@ class SlideRow:
     region_mtime_ns: int
 
 
-# The number of shards, fixed when the cohort is first planned.
+# The number of shards, from when the cohort was first planned.
 FIXED = "shards.json"
+# How many times as large as wanted shards may become as slides are added: a pilot of 50 slides is one shard,
+# and 10,000 slides must not be one job.
+MOST_GROWTH = 2
 COLUMNS = tuple(field.name for field in fields(SlideRow))
 
 
@@ -109,17 +112,21 @@ def read_plan(path: Path) -> list[SlideRow]:
 def number_of_shards(folder: Path, slides: int, shard_size: int) -> int:
     """How many shards a cohort has, or will have once it is planned; 0 means one per slide.
 
+    It stays as it is while slides are added, so that these start the jobs of their own shards alone, until
+    the shards are more than ``MOST_GROWTH`` times as large as ``shard_size``.
+
     Args:
         folder: ``results/<cohort>/plan``; need not exist.
         slides: Of the sheet.
         shard_size: Slides per shard, on average.
     """
     path = folder / FIXED
+    needed = 0 if shard_size == 1 else -(-slides // shard_size)
     if path.exists():
         stored = json.loads(path.read_text())
-        if stored["shard_size"] == shard_size:
+        if stored["shard_size"] == shard_size and needed <= MOST_GROWTH * stored["shards"]:
             return int(stored["shards"])
-    return 0 if shard_size == 1 else -(-slides // shard_size)
+    return needed
 
 
 def slides_of(sheet: pd.DataFrame) -> list[SlideRow]:

@@ -223,8 +223,7 @@ def _attempt_alone(
 
 def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage: str) -> dict[str, Any]:
     """Run the stage on a slide; whatever it raises becomes the slide's row."""
-    # From here the files may be another fingerprint's: an old record must not vouch for them.
-    task.files.record(stage).unlink(missing_ok=True)
+    _forget(task.files, stage)
     start = time.perf_counter()
     try:
         with explain_full_disk(f"{stage} {task.row.slide_id}", task.files.cohort):
@@ -248,6 +247,21 @@ def _attempt(process: Callable[[SlideTask], StageResult], task: SlideTask, stage
     with explain_full_disk(what, task.files.cohort), atomic_path(record) as temporary:
         temporary.write_text(json.dumps(content))
     return row
+
+
+def _forget(files: SlideFiles, stage: str) -> None:
+    """Remove what the stage wrote of a slide before, and then the record that vouches for it.
+
+    Else a slide that now fails would keep the nuclei of an earlier model.
+    """
+    record = files.record(stage)
+    try:
+        outputs = json.loads(record.read_text(encoding="utf-8"))["outputs"]
+    except (OSError, ValueError):
+        outputs = {}
+    for name in outputs:
+        (files.cohort / name).unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
 
 
 @contextmanager
