@@ -174,6 +174,14 @@ def test_cohort_without_annotations_has_no_evaluation(tmp_path: Path) -> None:
     assert (tmp_path / "report.log").read_text() == ""
 
 
+def test_a_model_of_classes_that_found_nothing_costs_no_more_than_their_page(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path, slides=2, annotated=False, classes=True)
+    for path in (tmp_path / "nuclei").glob("*.parquet"):
+        pd.read_parquet(path).iloc[:0].to_parquet(path)
+    assert cohort.report() >= ALWAYS - {"Heatmaps/s0.png"}
+    assert not (tmp_path / "report" / "Tables" / "classes.html").exists()
+
+
 def test_a_model_of_classes_has_them_compared(tmp_path: Path) -> None:
     assert Cohort(tmp_path, slides=2, annotated=False, classes=True).report() == ALWAYS | CLASSES
     assert (tmp_path / "report.log").read_text() == ""

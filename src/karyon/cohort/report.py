@@ -102,6 +102,8 @@ def _classes(cohort: Path, done: pd.DataFrame, threads: int, folder: Path) -> Dr
     except Exception:
         logger.exception("the classes are left out")
         return {}
+    if counts.empty:  # no slide has a nucleus
+        return {}
     note = "Nuclei of each class: of all slides together, and how their share differs between slides."
     content = page(class_columns(counts, done), "Classes", note, ["group", "class"])
     (folder / "classes.html").write_text(content, encoding="utf-8")
