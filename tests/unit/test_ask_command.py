@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,3 +144,15 @@ def test_heatmaps_are_written_for_every_slide(cohort: Path, capsys: pytest.Captu
 def test_slide_that_failed_is_refused(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", str(cohort), "counts", "--slide", "a", "d"]) == 1
     assert "slides.parquet: no finished slide d" in capsys.readouterr().err
+
+
+# Held back until the end, or written at once as every long answer is.
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_command_whose_reader_is_gone_ends_quietly(cohort: Path, unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "karyon.cli.main", "ask", str(cohort), "counts"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

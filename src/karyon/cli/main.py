@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
 from karyon import __version__
 from karyon.errors import KaryonError
 
+# What a shell reports of a program that SIGPIPE ended.
+PIPE_CLOSED = 141
 COMMANDS = (
     "ask",
     "bench",
@@ -36,8 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Words after the program's name; ``None`` takes the process' own.
 
     Returns:
-        Exit status: 0, or 1 with a message where the user has something to mend.
+        Exit status: 0, or 1 with a message where the user has something to mend; 141, in silence, where
+        nobody reads on, as in ``karyon ask COHORT counts | head``.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            # What is held back would be written at the interpreter's end, where nothing is caught.
+            print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _run(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="karyon", description="Every nucleus in a cohort of whole-slide images."
     )

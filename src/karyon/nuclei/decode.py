@@ -14,7 +14,7 @@ def map_threshold(decoding: Decoding, maximum: int) -> int:
 
     Args:
         decoding: The rule; its threshold is a probability, or for ``peaks`` a share of the maximum.
-        maximum: Largest value of the slide's map, so that tiles agree (METHODS section 2).
+        maximum: Largest value of the slide's map, so that tiles agree (`docs/methods.md`, Nuclei).
 
     Returns:
         1 to 255.

@@ -11,9 +11,9 @@ from karyon.nuclei.components import BLOCK_PX, Components, Map2D
 def find_peaks(values: Map2D, threshold: int, distance: int, block: int = BLOCK_PX) -> Components:
     """Pixels ``>= threshold`` that are the highest within ``distance``.
 
-    The MICRONET paper suppresses values below ``xi * max(p)`` and takes local maxima (METHODS
-    section 2). Of equal values the one first in reading order is higher, so a plateau gives one peak
-    and the result does not depend on the blocks.
+    The MICRONET paper suppresses values below ``xi * max(p)`` and takes local maxima
+    (`docs/methods.md`, Nuclei). Of equal values the one first in reading order is higher, so a plateau gives
+    one peak and the result does not depend on the blocks.
 
     Args:
         values: uint8 map, ``(H, W)``.

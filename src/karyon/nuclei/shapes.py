@@ -91,7 +91,7 @@ def measure_window(
 
 
 def _vote(owner: np.ndarray, values: np.ndarray, area: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class of most pixels of each nucleus, from 1, and their share (JOINT: METHODS section 5).
+    """The class of most pixels of each nucleus, from 1, and their share (JOINT; `docs/methods.md`, Nuclei).
 
     A pixel votes for the class of the largest value, of equal ones the first; not where all are 0.
 

@@ -79,8 +79,8 @@ def network_input(
     """The network's input, the same in training and on slides.
 
     - ``H-C``: one stain. ``HE-C``: both, that one first.
-    - ``CN-H&E``: ``I = exp(-W_t (c * p99_t / p99_s))`` (Vahadane et al. 2016, eq. 6 and 7; METHODS section
-      1); white is 1.
+    - ``CN-H&E``: ``I = exp(-W_t (c * p99_t / p99_s))`` (Vahadane et al. 2016, eq. 6 and 7;
+      `docs/methods.md`, Stain separation); white is 1.
     - ``RGB``: as measured.
 
     Args:

@@ -8,8 +8,8 @@ import numpy as np
 def density_table(i0: np.ndarray) -> np.ndarray:
     """Optical density of every 8-bit intensity, per channel.
 
-    ``V = ln(I0 / I)`` with the natural logarithm (METHODS: SWITCH, stain separation; Vahadane et al.
-    2016, eq. 1). Intensity 0 counts as 1, and a pixel brighter than ``I0`` has density 0.
+    ``V = ln(I0 / I)`` with the natural logarithm (`docs/methods.md`, Stain separation; Vahadane et
+    al. 2016, eq. 1). Intensity 0 counts as 1, and a pixel brighter than ``I0`` has density 0.
 
     Args:
         i0: Intensity of the light source per channel, ``(3,)``, 1 to 255.

@@ -17,7 +17,7 @@ def train_job(experiment: str, run: str, card: str, threads: int, gpus: int, log
         run: Folder of checkpoint, log and snapshots.
         card: The model's card, in the folder that all of the model goes to.
         threads: CPU threads of each process.
-        gpus: How many share each batch; 0 trains on the CPU.
+        gpus: How many share each batch; 0 is as 1: the one that torch sees, else the CPU.
         log: File for what training says.
 
     Raises:

@@ -17,7 +17,7 @@ from karyon.stain.sample import separate_slide
 
 
 def fit_slide(task: SlideTask) -> StageResult:
-    """Fit the stains of a slide (SPCN; METHODS section 1).
+    """Fit the stains of a slide (SPCN; `docs/methods.md`, Stain separation).
 
     Settings: ``sample_pixels`` of the configuration's ``stain``.
     """
