@@ -144,6 +144,19 @@ def test_status_is_that_of_the_first_stage_that_could_not_finish(cohort: Cohort)
     assert (table.loc[["a-good", "b-good", "c-plain", "d-glass"], "error"] == "").all()
 
 
+def test_slide_without_tissue_whose_annotations_cannot_be_read_has_failed(cohort: Cohort) -> None:
+    (path,) = (path for path in cohort.manifests if path.endswith("evaluate/shard-00000.parquet"))
+    manifest = pd.read_parquet(path).set_index("slide_id")
+    manifest.loc["d-glass", ["status", "error"]] = ["failed", "d-glass.png: not an image"]
+    manifest.reset_index().to_parquet(path)
+    row = slide_table(cohort.plans, cohort.manifests).set_index("slide_id").loc["d-glass"]
+    assert row[["status", "failed_stage", "error"]].tolist() == [
+        "failed",
+        "evaluate",
+        "d-glass.png: not an image",
+    ]
+
+
 def test_warnings_of_all_stages_are_joined(cohort: Cohort) -> None:
     table = table_of(cohort)
     assert table.loc["a-good", "warning"] == "stain is doubtful; infer is doubtful"

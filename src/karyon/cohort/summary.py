@@ -71,6 +71,8 @@ def slide_table(plans: Sequence[str], manifests: Sequence[str]) -> pd.DataFrame:
         rows = pd.concat([pd.read_parquet(path) for path in manifests if Path(path).parent.name == stage])
         rows = rows.set_index("slide_id").reindex(table.index)
         first = (table["status"] == DONE) & rows["status"].isin([FAILED, SKIPPED, NO_TISSUE])
+        # The annotations of a slide without tissue may be unreadable, too.
+        first |= (table["status"] == NO_TISSUE) & (rows["status"] == FAILED)
         table.loc[first, "status"] = rows.loc[first, "status"]
         table.loc[first, "error"] = rows.loc[first, "error"]
         table.loc[first & (rows["status"] == FAILED), "failed_stage"] = stage
