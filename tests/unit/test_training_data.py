@@ -146,6 +146,20 @@ def test_every_kind_of_annotation_gives_centres_and_target(
     assert (image.target[0].numpy()[distance > 7] == 0).all()
 
 
+@pytest.mark.parametrize("first", ["outlines", "points"])
+def test_points_among_outlines_are_named_and_neither_is_lost(folder: Path, first: str) -> None:
+    outlines, points = (
+        json.loads((folder / f"{name}.geojson").read_text())["features"] for name in ("outlines", "points")
+    )
+    features = [*outlines, points[0]] if first == "outlines" else [points[0], *outlines]
+    (folder / "mixed.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    row = read_sheet(sheet(folder, annotations="mixed.geojson", annotation_format="geojson")).iloc[0]
+    number = features.index(points[0]) + 1
+    message = rf"mixed\.geojson, feature {number}: a point, one of 1 among 3 outlines; .* Delete the points"
+    with pytest.raises(KaryonError, match=message):
+        load_image(row, experiment(), 0)
+
+
 def test_targets_arguments_reach_the_target(folder: Path) -> None:
     row = read_sheet(sheet(folder, annotations="points.csv", annotation_format="points_csv")).iloc[0]
     image = load_image(row, experiment(target="proximity_map", target_arguments={"peak": 7.0}), 0)

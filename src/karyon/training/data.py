@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from karyon.io.annotations import (
     read_outlines,
     read_points,
 )
+from karyon.io.annotations.outlines import _shapes
 from karyon.io.sheets import read_sheet
 from karyon.io.slides import open_slide
 from karyon.stain.inputs import Measured
@@ -183,8 +185,8 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
         dataset: Which of its datasets the row belongs to.
 
     Raises:
-        KaryonError: The row has no annotations or those of a part of it, the image is too large to be held,
-            or one of them cannot be read.
+        KaryonError: The row has no annotations, those of a part of it or points among outlines, the image is
+            too large to be held, or one of them cannot be read.
     """
     if not row["annotations"]:
         raise KaryonError(f"image {row['slide_id']}: the sheet names no annotations; training needs them")
@@ -206,6 +208,8 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
             fit = image_stains(row["path"], facts.mpp, row["stain"], experiment.datasets[dataset].stain_cache)
         rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
     nuclei = read_annotation(row, (facts.width, facts.height), facts.mpp)
+    if row["annotation_format"] == "geojson" and not has_areas(nuclei.annotation):
+        _check_points(Path(row["annotations"]))
     areas = experiment.finds_outlines and has_areas(nuclei.annotation)
     measured = Measured(experiment.input, fit)(torch.from_numpy(rgb[None].copy()))[0]
     return TrainingImage(
@@ -228,7 +232,7 @@ class AnnotatedNuclei:
     """The annotated nuclei of an image, in level-0 pixels.
 
     Attributes:
-        annotation: Areas where the file has them, else centres.
+        annotation: Areas where all of the file's nuclei have them, else centres.
         centres: The centroids, float64, ``(n, 2)``.
         class_name: Class of each as the file names it, ``None`` where it names none.
     """
@@ -274,3 +278,14 @@ def read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> Annota
     found = read_points(*file)
     annotation = read_label_map(*file) if file_format in INSTANCE_FORMATS else found.points
     return AnnotatedNuclei(annotation, found.points, found.class_name)
+
+
+def _check_points(path: Path) -> None:
+    """Refuse a GeoJSON of points if some of its nuclei are outlines, which are not to be lost unsaid."""
+    shapes = list(_shapes(path))
+    points = [where for shape, _, where in shapes if isinstance(shape, tuple)]
+    if len(points) < len(shapes):
+        raise SlideError(
+            f"{points[0]}: a point, one of {len(points)} among {len(shapes) - len(points)} outlines; "
+            "training takes either. Delete the points or draw their outlines, or make all of them points."
+        )
