@@ -126,6 +126,7 @@ class _Place:
     """Where an image stands: the sheet and split, and what it is for."""
 
     image_id: str
+    file: Path
     patient: str
     role: str
     where: str
@@ -135,30 +136,35 @@ def check_splits(datasets: Sequence[Dataset], sheets: Sequence[pd.DataFrame]) ->
     """Refuse to train on images or patients that are validated on, or that a test split holds back.
 
     Every pair of datasets is compared. Test splits are those a sheet names and the dataset does not: images
-    without a split are held back by nobody. Images without a patient are compared by their id alone.
+    without a split are held back by nobody. Images are the same if their files are, links followed: an id is
+    of one sheet alone. Copies of an image in several places are told by their patient only.
 
     Args:
         datasets: Of the experiment.
-        sheets: Their sheets, with the columns ``slide_id``, ``patient`` and ``split``.
+        sheets: Their sheets, with the columns ``slide_id``, ``path``, ``patient`` and ``split``.
 
     Raises:
         KaryonError: There are such; the message names each.
     """
+    columns = ["slide_id", "path", "patient", "split"]
     places = [
-        _Place(image_id, patient, role, f"split {split} of {dataset.sheet}")
+        _Place(image_id, Path(path).resolve(), patient, role, f"split {split} of {dataset.sheet}")
         for dataset, sheet in zip(datasets, sheets, strict=True)
-        for image_id, patient, split in zip(sheet["slide_id"], sheet["patient"], sheet["split"], strict=True)
+        for image_id, path, patient, split in zip(*(sheet[name] for name in columns), strict=True)
         if (role := _role(dataset, split))
     ]
     trained = [place for place in places if place.role == "trained on"]
-    by_image = {place.image_id: place for place in trained}
+    by_file = {place.file: place for place in trained}
     by_patient = {place.patient: place for place in trained if place.patient}
     mistakes = []
     for place in places:
         if place.role == "trained on":
             continue
-        if (same := by_image.get(place.image_id)) is not None:
-            shared = f"image {place.image_id}"
+        if (same := by_file.get(place.file)) is not None:
+            one = same.image_id == place.image_id
+            shared = (
+                f"image {place.image_id}" if one else f"{place.file} ({same.image_id} and {place.image_id})"
+            )
         elif (same := by_patient.get(place.patient)) is not None:
             shared = f"patient {place.patient} ({same.image_id} and {place.image_id})"
         else:
