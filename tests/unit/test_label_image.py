@@ -15,7 +15,7 @@ from skimage.measure import label
 from karyon.io.slides import SlideFacts
 from karyon.models.card import Decoding, ModelCard
 from karyon.nuclei import label_image
-from karyon.nuclei.label_image import write_label_image
+from karyon.nuclei.label_image import _read_rows, write_label_image
 from karyon.nuclei.outline_table import write_outlines
 from karyon.nuclei.shapes import measure_window
 from karyon.tiles.grid import Grid
@@ -108,6 +108,22 @@ def test_nuclei_of_a_region_alone_keep_their_ids_and_place(table: Path, tmp_path
     inside = nuclei["x"].between(100, 300) & nuclei["y"].between(50, 200)
     assert 0 < inside.sum() < len(nuclei)
     np.testing.assert_array_equal(some, np.where(np.isin(whole, nuclei["nucleus_id"][inside]), whole, 0))
+
+
+def test_a_long_nucleus_is_whole_and_bands_read_what_reaches_into_them(tmp_path: Path) -> None:
+    labels = np.zeros((1200, 60), np.int32)
+    labels[10:1190, 5:9] = 1
+    for number in range(40):
+        labels[30 * number + 4 : 30 * number + 12, 30:40] = number + 2
+    table = write_table(tmp_path / "s.parquet", labels, facts_of(2400, 120))
+    write_label_image(tmp_path / "s.ome.tif", table, facts_of(2400, 120))
+    image = levels_of(tmp_path / "s.ome.tif")[0]
+    np.testing.assert_array_equal(image > 0, np.kron(labels, np.ones((2, 2))) > 0)
+    assert len(np.unique(image[:, 10:18])) == 2
+    # Of the bar and 40 squares, which are 60 rows apart, the bar and the one at rows 668 to 683.
+    found = [row for batch in _read_rows(table, None, 640, 704) for row in batch["nucleus_id"].to_pylist()]
+    assert sorted(found) == sorted(set(np.unique(image[640:704])) - {0})
+    assert len(found) == 2
 
 
 def test_pixels_have_their_size(table: Path, tmp_path: Path) -> None:

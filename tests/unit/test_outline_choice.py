@@ -128,6 +128,10 @@ def test_outlines_of_images_with_centres_alone_are_chosen_by_detection() -> None
     assert (score.tp, score.fp, score.fn) == (3, 0, 0)
     assert (decoding.method, decoding.dilation_um) == ("dilation", 1.0)
     assert 0.5 < decoding.min_area_um2 <= 16
+    # One whose outlines are those of no nucleus says nothing of where nuclei end.
+    empty = replace(image_of(outputs, np.zeros((SIDE, SIDE), np.int32)), truth=np.empty((0, 2)))
+    empty = replace(empty, inputs=torch.full_like(empty.inputs, -5.0))
+    assert choose_decoding(Passing(), [empty, image], DILATION) == (decoding, score)
     # An image with outlines decides, whatever is found in the others.
     instances = np.zeros((SIDE, SIDE), np.int32)
     instances[10:22, 4:16] = 1

@@ -186,10 +186,14 @@ def test_a_cohort_without_annotations_has_counts_and_no_scores(tmp_path: Path, s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["cohort", "--split", "train", "tset"],
+            "--split: no slide has 'tset' (did you mean 'test'?); there are 'test', 'train'",
+        ),
         (["cohort", "--by", "colour"], "--by is colour; expected one of organ, stain, split, label_quality"),
         (["elsewhere"], "elsewhere/slides.parquet: not there; run the workflow for this cohort first"),
     ],
-    ids=["by", "folder"],
+    ids=["split", "by", "folder"],
 )
 def test_what_cannot_be_printed_is_refused_with_what_can(
     words: list[str], message: str, cohort: Path, capsys: pytest.CaptureFixture[str]

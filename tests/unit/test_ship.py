@@ -57,12 +57,13 @@ def sheet(
     glass: np.ndarray,
 ) -> Path:
     """Two images, to train and to validate on."""
-    Image.fromarray(stain_image(known_stains, glass)).save(tmp_path / "image.png")
+    for name in ("train", "val"):
+        Image.fromarray(stain_image(known_stains, glass)).save(tmp_path / f"{name}.png")
     instances = np.zeros((96, 128), np.uint8)
     instances[20:32, 30:44], instances[60:70, 80:92] = 1, 2
     Image.fromarray(instances).save(tmp_path / "map.png")
     rows = [
-        {"image_id": name, "image": "image.png", "mpp": 0.5, "split": name, "patient": name}
+        {"image_id": name, "image": f"{name}.png", "mpp": 0.5, "split": name, "patient": name}
         | {"annotations": "map.png", "annotation_format": "instance_png"}
         for name in ("train", "val")
     ]

@@ -110,6 +110,13 @@ def test_draws_that_cannot_be_are_refused(
         list(random_splits(sheet(), 2, train, validation, seed=1, organs=organs))
 
 
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_no_draws_are_refused(written: Path, count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--random", count, "--train", "2", "-o", str(written.parent / "splits")]
+    assert main(["split", str(written), *words]) == 1
+    assert f"{count} random divisions; expected 1 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("count", [1, 31])
 def test_folds_that_cannot_be_are_refused(count: int) -> None:
     with pytest.raises(SheetError, match=f"{count} folds of 30 patients; expected 2 or more"):

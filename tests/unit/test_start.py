@@ -97,6 +97,7 @@ def test_weights_are_those_of_the_model_and_the_user_is_told(model: Path) -> Non
     [
         ({"architecture": "frcn"}, "architecture of .* is micronet, the experiment's is frcn"),
         ({"input": "HE-C"}, "input of .* is H-C, the experiment's is HE-C"),
+        ({"arguments": {"width": 4}}, "was built with .*'width': 2.* with .*'width': 4"),
         ({"arguments": {"width": 3}}, "was built with .*'width': 2.* with .*'width': 3"),
     ],
 )
@@ -123,6 +124,23 @@ def test_every_map_starts_as_the_one_of_the_model(model: Path) -> None:
     with torch.inference_mode():
         expected, found = trained.eval()(pixels), network.eval()(pixels)
     torch.testing.assert_close(found, expected.expand(1, 2, 32, 32))
+
+
+def test_every_map_of_a_network_that_folds_starts_as_the_one_of_a_model_that_does(tmp_path: Path) -> None:
+    arguments = {"width": 2, "depth": 2, "fold": 2}
+    model = saved(tmp_path / "one_map", "unet", {"in_channels": 1, **arguments})
+    outlines = {"target": "nucleus_distance", "loss": "nucleus_distance", "decoding": "watershed"}
+    several = replace(
+        EXPERIMENT, architecture="unet", arguments=arguments, start=Start(str(model)), **outlines
+    )
+    trained, _ = load_model(model)
+    pixels = torch.rand(1, 1, 32, 48)
+    with torch.inference_mode():
+        expected, found = trained.eval()(pixels), starting_point(several).network.eval()(pixels)
+    torch.testing.assert_close(found, expected.expand(1, 2, 32, 48))
+    finer = replace(several, arguments=arguments | {"fold": 4})
+    with pytest.raises(KaryonError, match=r"'fold': 2.* with .*'fold': 4"):
+        starting_point(finer)
 
 
 def test_a_network_that_folds_starts_as_the_model_at_its_coarser_resolution(tmp_path: Path) -> None:

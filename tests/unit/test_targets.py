@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from karyon.io.slides import SlideFacts
 from karyon.models.card import Decoding
 from karyon.nuclei.decode import decode
 from karyon.tiles.grid import Grid
+from karyon.training.instance_maps import NUDGE
 from karyon.training.shapes import Annotation
 from karyon.training.targets import (
     TARGETS,
@@ -471,6 +473,31 @@ def test_overlapping_outlines_share_by_centroid() -> None:
     grid = grid_of(expected, 0.5)
     np.testing.assert_array_equal(instance_map(outlines, grid, 0.5), expected)
     np.testing.assert_array_equal(instance_map(outlines[::-1], grid, 0.5), (3 - expected) * (expected > 0))
+
+
+def test_many_centres_are_shared_out_as_by_asking_every_one() -> None:
+    random = np.random.default_rng(5)
+    grid, radius = Grid(160, 120, 1.0, 0, 1.0), 24.0
+    centres = random.random((300, 2)) * (180, 140) - 10
+    centres[100:200] = np.rint(centres[100:200])  # pixels on the middle between two
+    centres[::7] = centres[3]  # the last of those in one place has it
+    position = grid.to_level0(np.stack(np.meshgrid(np.arange(160), np.arange(120)), axis=-1) + NUDGE)
+    away = np.array([np.hypot(*np.moveaxis(position - centre, -1, 0)) for centre in centres])
+    last = len(centres) - np.argmin(away[::-1], axis=0)
+    found = instance_map(centres, grid, 0.25, diameter_um=2 * radius * 0.25)
+    np.testing.assert_array_equal(found, np.where(away.min(axis=0) <= radius, last, 0))
+
+
+@pytest.mark.parametrize("drawn", [instance_map, shrunken_mask, proximity_map])
+def test_memory_does_not_grow_with_the_number_of_nuclei(drawn: Callable[..., np.ndarray]) -> None:
+    grid, peaks = Grid(200, 200, 1.0, 0, 1.0), []
+    for count in (1500, 6000):
+        centres = np.random.default_rng(5).random((count, 2)) * 200
+        tracemalloc.start()
+        drawn(centres, grid, 0.2)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_interpolated_classes_become_one_by_the_rules_of_nb() -> None:

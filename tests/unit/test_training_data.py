@@ -58,8 +58,9 @@ def folder(
     known_stains: np.ndarray,
     glass: np.ndarray,
 ) -> Path:
-    """An image of 128 x 96 pixels, and discs of radius 6 about ``CENTRES`` in every kind of file."""
-    Image.fromarray(stain_image(known_stains, glass)).save(tmp_path / "image.png")
+    """Two equal images of 128 x 96 pixels, and discs of radius 6 about ``CENTRES`` in every kind of file."""
+    for name in ("TD", "VD"):
+        Image.fromarray(stain_image(known_stains, glass)).save(tmp_path / f"{name}.png")
     y, x = np.mgrid[:96, :128]
     instances = np.zeros((96, 128), np.uint16)
     for number, (cx, cy) in enumerate(CENTRES, start=1):
@@ -86,7 +87,7 @@ def sheet(folder: Path, **columns: str) -> Path:
     """A sheet with the image in training and, under another patient, in validation."""
     cells = {"annotations": "map.png", "annotation_format": "instance_png", "annotation_mpp": ""} | columns
     rows = [
-        {"image_id": f"image_{split}", "image": "image.png", "mpp": "0.25", "stain": "HE"}
+        {"image_id": f"image_{split}", "image": f"{split}.png", "mpp": "0.25", "stain": "HE"}
         | {"split": split, "patient": f"patient_{split}"}
         | cells
         for split in ("TD", "VD")
@@ -144,6 +145,20 @@ def test_every_kind_of_annotation_gives_centres_and_target(
     distance = np.min([np.hypot(2 * x + 0.5 - cx, 2 * y + 0.5 - cy) for cx, cy in CENTRES], axis=0)
     assert (image.target[0].numpy()[distance < 5] == 1).all()
     assert (image.target[0].numpy()[distance > 7] == 0).all()
+
+
+@pytest.mark.parametrize("first", ["outlines", "points"])
+def test_points_among_outlines_are_named_and_neither_is_lost(folder: Path, first: str) -> None:
+    outlines, points = (
+        json.loads((folder / f"{name}.geojson").read_text())["features"] for name in ("outlines", "points")
+    )
+    features = [*outlines, points[0]] if first == "outlines" else [points[0], *outlines]
+    (folder / "mixed.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    row = read_sheet(sheet(folder, annotations="mixed.geojson", annotation_format="geojson")).iloc[0]
+    number = features.index(points[0]) + 1
+    message = rf"mixed\.geojson, feature {number}: a point, one of 1 among 3 outlines; .* Delete the points"
+    with pytest.raises(KaryonError, match=message):
+        load_image(row, experiment(), 0)
 
 
 def test_targets_arguments_reach_the_target(folder: Path) -> None:
@@ -209,8 +224,9 @@ def test_image_of_which_a_region_is_annotated_is_refused(folder: Path) -> None:
         load_datasets(experiment(path))
 
 
-def frame(*rows: tuple[str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["slide_id", "patient", "split"])
+def frame(*rows: tuple[str, str, str], folder: str = "/data") -> pd.DataFrame:
+    sheet = pd.DataFrame(rows, columns=["slide_id", "patient", "split"])
+    return sheet.assign(path=[f"{folder}/{name}.png" for name in sheet["slide_id"]])
 
 
 ONE, OTHER = Dataset("one", ("TD",), ("VD",)), Dataset("other", ("train",), ("val",))
@@ -265,6 +281,22 @@ def test_what_is_no_leak_passes() -> None:
     # Patients that are not known are not all the same one, and an image may be trained on twice.
     other = frame(("a", "p", "train"), ("f", "", "train"), ("g", "", "val"), ("h", "", "test"))
     check_splits([ONE, OTHER], [one, other])
+
+
+def test_equal_ids_of_different_files_are_different_images() -> None:
+    one = frame(("1", "", "TD"), ("2", "", "VD"))
+    check_splits([ONE, OTHER], [one, frame(("1", "", "test"), ("2", "", "train"), folder="/more")])
+
+
+def test_one_file_is_one_image_whatever_it_is_called(folder: Path) -> None:
+    (folder / "link.png").symlink_to("TD.png")
+    one = frame(("a", "", "TD")).assign(path=str(folder / "TD.png"))
+    other = frame(("b", "", "val")).assign(path=str(folder / "link.png"))
+    with pytest.raises(KaryonError, match=r"TD\.png \(a and b\) is trained on in split TD of one and valid"):
+        check_splits([ONE, OTHER], [one, other])
+    both = pd.concat([one, other.assign(split="VD")])
+    with pytest.raises(KaryonError, match=r"TD\.png \(a and b\) is trained on"):
+        check_splits([ONE], [both])
 
 
 def test_the_split_of_the_paper_has_no_leak(real_file: Callable[[str], Path]) -> None:

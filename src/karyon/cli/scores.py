@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     from karyon.cohort.scores import GROUPINGS
     from karyon.errors import KaryonError
+    from karyon.io.schemas import did_you_mean
 
     path = args.cohort / "slides.parquet"
     if not path.is_file():
@@ -38,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
         raise KaryonError(f"--by is {args.by}; expected one of {', '.join(GROUPINGS)}")
     slides = pd.read_parquet(path)
     if args.split:
+        splits = sorted(set(slides["split"]))
+        for split in set(args.split) - set(splits):
+            closest, there = did_you_mean(split, splits), ", ".join(map(repr, splits))
+            raise KaryonError(f"--split: no slide has '{split}'{closest}; there are {there}")
         slides = slides[slides["split"].isin(args.split)]
     failed = slides[slides["status"].isin(["failed", "skipped"])]
     total = int(slides["nuclei"].sum()) if "nuclei" in slides else 0

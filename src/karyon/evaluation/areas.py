@@ -23,7 +23,7 @@ from karyon.evaluation.overlap import (
     Overlap,
     Sums,
     best_pairs,
-    overlap_of_polygons,
+    overlap_of_batches,
     part_polygons,
     sum_pairs,
 )
@@ -101,18 +101,7 @@ class DrawnAreas:
         Args:
             batches: As for :meth:`PaintedAreas.overlap`.
         """
-        tables = [overlap_of_polygons(batch, self.outlines) for batch in batches]
-        tables = tables or [overlap_of_polygons([], self.outlines)]
-        before = np.cumsum([0, *(len(table.predicted_id) for table in tables)])
-        return Overlap(
-            np.arange(before[-1]),
-            tables[0].truth_id,
-            np.concatenate([table.predicted_area for table in tables]),
-            tables[0].truth_area,
-            np.concatenate([table.predicted + first for table, first in zip(tables, before, strict=False)]),
-            np.concatenate([table.truth for table in tables]),
-            np.concatenate([table.area for table in tables]),
-        )
+        return overlap_of_batches(batches, self.outlines)
 
 
 Areas: TypeAlias = PaintedAreas | DrawnAreas

@@ -139,16 +139,39 @@ def overlap_of_polygons(
     Raises:
         ValueError: A polygon is not valid or has no area.
     """
-    outlines, true_outlines = _checked_polygons(predicted, "predicted"), _checked_polygons(truth, "truth")
-    area, true_area = shapely.area(outlines), shapely.area(true_outlines)
-    row, true_row = shapely.STRtree(true_outlines).query(outlines, predicate="intersects")
-    common = shapely.area(shapely.intersection(outlines[row], true_outlines[true_row]))
-    # Rounding may leave the common part a hair larger than the smaller of the two.
-    common = np.minimum(common, np.minimum(area[row], true_area[true_row]))
-    order = np.lexsort((true_row, row))
-    order = order[common[order] > 0]
-    ids, true_ids = np.arange(len(outlines)), np.arange(len(true_outlines))
-    return Overlap(ids, true_ids, area, true_area, row[order], true_row[order], common[order])
+    return overlap_of_batches([predicted], truth)
+
+
+def overlap_of_batches(
+    batches: Iterable[Sequence[BaseGeometry] | np.ndarray], truth: Sequence[BaseGeometry] | np.ndarray
+) -> Overlap:
+    """The table of :func:`overlap_of_polygons` for predictions of which some are held at a time.
+
+    Args:
+        batches: The predicted polygons; a prediction's id is its place among all of them, from 0.
+        truth: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+    true_outlines = _checked_polygons(truth, "truth")
+    true_area, tree = shapely.area(true_outlines), shapely.STRtree(true_outlines)
+    areas, pairs, before = [np.empty(0)], [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))], 0
+    for batch in batches:
+        outlines = _checked_polygons(batch, "predicted")
+        area = shapely.area(outlines)
+        row, true_row = tree.query(outlines, predicate="intersects")
+        common = shapely.area(shapely.intersection(outlines[row], true_outlines[true_row]))
+        # Rounding may leave the common part a hair larger than the smaller of the two.
+        common = np.minimum(common, np.minimum(area[row], true_area[true_row]))
+        order = np.lexsort((true_row, row))
+        order = order[common[order] > 0]
+        areas.append(area)
+        pairs.append((row[order] + before, true_row[order], common[order]))
+        before += len(outlines)
+    predicted, true, common = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    ids, true_ids = np.arange(before), np.arange(len(true_outlines))
+    return Overlap(ids, true_ids, np.concatenate(areas), true_area, predicted, true, common)
 
 
 def part_polygons(polygons: Sequence[BaseGeometry]) -> np.ndarray:

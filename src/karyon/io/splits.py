@@ -30,8 +30,11 @@ def random_splits(
         The sheet with its column ``split`` filled anew: ``train``, ``validation`` and ``test``.
 
     Raises:
-        SheetError: An organ does not occur, or nobody would be left to test or to train.
+        SheetError: An organ does not occur, nobody would be left to test or to train, or no division is
+            wanted.
     """
+    if count < 1:
+        raise SheetError(f"{count} random divisions; expected 1 or more")
     known = sorted(set(sheet["organ"]))
     for organ in organs:
         if organ not in known:

@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from karyon.errors import KaryonError
 from karyon.io.atomic import atomic_path
 from karyon.io.slides import SlideFacts
-from karyon.nuclei.query import read_nuclei
+from karyon.nuclei.query import ROWS_AT_ONCE
 
 TILE = 512
 
@@ -41,7 +41,6 @@ def write_label_image(
     """
     if "geometry" not in pq.read_schema(nuclei).names:
         raise KaryonError(f"{nuclei}: centres without outlines; labels need a model of outlines")
-    reach = _reach(nuclei)
     levels = 1 + max(0, math.ceil(math.log2(max(facts.width, facts.height) / TILE)))
     pixel = {"PhysicalSizeX": facts.mpp, "PhysicalSizeXUnit": "µm"}
     pixel |= {"PhysicalSizeY": facts.mpp, "PhysicalSizeYUnit": "µm"}
@@ -53,7 +52,7 @@ def write_label_image(
             step = 2**level
             shape = (-(-facts.height // step), -(-facts.width // step))
             writer.write(
-                _tiles(nuclei, region, reach, step, shape),
+                _tiles(nuclei, region, step, shape),
                 shape=shape,
                 dtype=np.uint32,
                 tile=(TILE, TILE),
@@ -66,34 +65,44 @@ def write_label_image(
             )
 
 
-def _reach(nuclei: Path) -> float:
-    """How far an outline goes from its nucleus' centroid at most, left, right, up or down."""
-    farthest = 0.0
-    for batch in read_nuclei(nuclei, ["x", "y", "bbox"]):
-        corner = dict(zip(batch["bbox"].type.names, batch["bbox"].flatten(), strict=True))
-        for axis in "xy":
-            centre, low, high = (
-                values.to_numpy() for values in (batch[axis], corner[f"{axis}min"], corner[f"{axis}max"])
-            )
-            farthest = max(farthest, (centre - low).max(initial=0), (high - centre).max(initial=0))
-    return farthest
-
-
 def _tiles(
-    nuclei: Path, region: BaseGeometry | None, reach: float, step: int, shape: tuple[int, int]
+    nuclei: Path, region: BaseGeometry | None, step: int, shape: tuple[int, int]
 ) -> Iterator[np.ndarray]:
     """The tiles of a level, row by row."""
     height, width = shape
     for top in range(0, height, TILE):
         band = np.zeros((TILE, -(-width // TILE) * TILE), np.uint32)
-        first, last = top * step - reach, (top + TILE) * step + reach
-        area = shapely.box(-reach, first, width * step + reach, last)
-        columns = ["nucleus_id", "geometry"]
-        for batch in read_nuclei(nuclei, columns, area if region is None else area.intersection(region)):
+        for batch in _read_rows(nuclei, region, top * step, (top + TILE) * step):
             ids = batch["nucleus_id"].to_numpy().astype(np.uint32)
             _paint(*_rings(batch), ids, step, top, band[: height - top, :width])
         for left in range(0, width, TILE):
             yield band[:, left : left + TILE].copy()
+
+
+def _read_rows(
+    nuclei: Path, region: BaseGeometry | None, first: float, last: float
+) -> Iterator[pa.RecordBatch]:
+    """Nuclei with a part between two rows of the slide; other row groups than theirs are not read.
+
+    Their boxes say so: how far one of them goes from its centroid, a fold for instance, is not asked of all.
+    """
+    left, top, right, bottom = (-math.inf, -math.inf, math.inf, math.inf) if region is None else region.bounds
+    with pq.ParquetFile(nuclei) as file:
+        groups = []
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            columns = [group.column(place) for place in range(group.num_columns)]
+            known = {column.path_in_schema: column.statistics for column in columns}
+            down = known["bbox.ymin"].min <= last and known["bbox.ymax"].max >= first
+            down &= known["y"].min <= bottom and known["y"].max >= top
+            if down and known["x"].min <= right and known["x"].max >= left:
+                groups.append(number)
+        for batch in file.iter_batches(ROWS_AT_ONCE, groups, ["nucleus_id", "x", "y", "geometry", "bbox"]):
+            corners = dict(zip(batch["bbox"].type.names, batch["bbox"].flatten(), strict=True))
+            wanted = (corners["ymin"].to_numpy() <= last) & (corners["ymax"].to_numpy() >= first)
+            if region is not None:
+                wanted &= shapely.intersects_xy(region, batch["x"].to_numpy(), batch["y"].to_numpy())
+            yield batch.filter(pa.array(wanted))
 
 
 def _rings(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

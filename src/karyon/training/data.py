@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from karyon.io.annotations import (
     read_outlines,
     read_points,
 )
+from karyon.io.annotations.outlines import _shapes
 from karyon.io.sheets import read_sheet
 from karyon.io.slides import open_slide
 from karyon.stain.inputs import Measured
@@ -124,6 +126,7 @@ class _Place:
     """Where an image stands: the sheet and split, and what it is for."""
 
     image_id: str
+    file: Path
     patient: str
     role: str
     where: str
@@ -133,30 +136,35 @@ def check_splits(datasets: Sequence[Dataset], sheets: Sequence[pd.DataFrame]) ->
     """Refuse to train on images or patients that are validated on, or that a test split holds back.
 
     Every pair of datasets is compared. Test splits are those a sheet names and the dataset does not: images
-    without a split are held back by nobody. Images without a patient are compared by their id alone.
+    without a split are held back by nobody. Images are the same if their files are, links followed: an id is
+    of one sheet alone. Copies of an image in several places are told by their patient only.
 
     Args:
         datasets: Of the experiment.
-        sheets: Their sheets, with the columns ``slide_id``, ``patient`` and ``split``.
+        sheets: Their sheets, with the columns ``slide_id``, ``path``, ``patient`` and ``split``.
 
     Raises:
         KaryonError: There are such; the message names each.
     """
+    columns = ["slide_id", "path", "patient", "split"]
     places = [
-        _Place(image_id, patient, role, f"split {split} of {dataset.sheet}")
+        _Place(image_id, Path(path).resolve(), patient, role, f"split {split} of {dataset.sheet}")
         for dataset, sheet in zip(datasets, sheets, strict=True)
-        for image_id, patient, split in zip(sheet["slide_id"], sheet["patient"], sheet["split"], strict=True)
+        for image_id, path, patient, split in zip(*(sheet[name] for name in columns), strict=True)
         if (role := _role(dataset, split))
     ]
     trained = [place for place in places if place.role == "trained on"]
-    by_image = {place.image_id: place for place in trained}
+    by_file = {place.file: place for place in trained}
     by_patient = {place.patient: place for place in trained if place.patient}
     mistakes = []
     for place in places:
         if place.role == "trained on":
             continue
-        if (same := by_image.get(place.image_id)) is not None:
-            shared = f"image {place.image_id}"
+        if (same := by_file.get(place.file)) is not None:
+            one = same.image_id == place.image_id
+            shared = (
+                f"image {place.image_id}" if one else f"{place.file} ({same.image_id} and {place.image_id})"
+            )
         elif (same := by_patient.get(place.patient)) is not None:
             shared = f"patient {place.patient} ({same.image_id} and {place.image_id})"
         else:
@@ -183,8 +191,8 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
         dataset: Which of its datasets the row belongs to.
 
     Raises:
-        KaryonError: The row has no annotations or those of a part of it, the image is too large to be held,
-            or one of them cannot be read.
+        KaryonError: The row has no annotations, those of a part of it or points among outlines, the image is
+            too large to be held, or one of them cannot be read.
     """
     if not row["annotations"]:
         raise KaryonError(f"image {row['slide_id']}: the sheet names no annotations; training needs them")
@@ -206,6 +214,8 @@ def load_image(row: pd.Series, experiment: Experiment, dataset: int) -> Training
             fit = image_stains(row["path"], facts.mpp, row["stain"], experiment.datasets[dataset].stain_cache)
         rgb = read_window(slide, grid, 0, 0, grid.width, grid.height)
     nuclei = read_annotation(row, (facts.width, facts.height), facts.mpp)
+    if row["annotation_format"] == "geojson" and not has_areas(nuclei.annotation):
+        _check_points(Path(row["annotations"]))
     areas = experiment.finds_outlines and has_areas(nuclei.annotation)
     measured = Measured(experiment.input, fit)(torch.from_numpy(rgb[None].copy()))[0]
     return TrainingImage(
@@ -228,7 +238,7 @@ class AnnotatedNuclei:
     """The annotated nuclei of an image, in level-0 pixels.
 
     Attributes:
-        annotation: Areas where the file has them, else centres.
+        annotation: Areas where all of the file's nuclei have them, else centres.
         centres: The centroids, float64, ``(n, 2)``.
         class_name: Class of each as the file names it, ``None`` where it names none.
     """
@@ -274,3 +284,14 @@ def read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> Annota
     found = read_points(*file)
     annotation = read_label_map(*file) if file_format in INSTANCE_FORMATS else found.points
     return AnnotatedNuclei(annotation, found.points, found.class_name)
+
+
+def _check_points(path: Path) -> None:
+    """Refuse a GeoJSON of points if some of its nuclei are outlines, which are not to be lost unsaid."""
+    shapes = list(_shapes(path))
+    points = [where for shape, _, where in shapes if isinstance(shape, tuple)]
+    if len(points) < len(shapes):
+        raise SlideError(
+            f"{points[0]}: a point, one of {len(points)} among {len(shapes) - len(points)} outlines; "
+            "training takes either. Delete the points or draw their outlines, or make all of them points."
+        )

@@ -37,12 +37,12 @@ def choose_decoding(
 ) -> tuple[Decoding, Score]:
     """The reading of maps with the best pooled F1, decoded and matched as in the slide workflow.
 
-    Outlines have :func:`choose_outlines`, by the images in which they are annotated; where only centres are,
-    outlines are read as finds these best. For ``components`` the threshold and the smallest area are chosen.
-    On a few validation images F1 is flat over most thresholds, and its maximum is chance. So of all choices
-    within ``TOLERANCE`` of the best, the threshold nearest to the SWITCH paper's 0.35 is taken, with the area
-    that suits it best. For ``peaks`` it is MICRONET's xi with the best F1, and the distance; of equal ones
-    the lowest and nearest.
+    Outlines have :func:`choose_outlines`, by the images in which they are annotated; where no nucleus has
+    one, outlines are read as finds the centres best. For ``components`` the threshold and the smallest area
+    are chosen. On a few validation images F1 is flat over most thresholds, and its maximum is chance. So of
+    all choices within ``TOLERANCE`` of the best, the threshold nearest to the SWITCH paper's 0.35 is taken,
+    with the area that suits it best. For ``peaks`` it is MICRONET's xi with the best F1, and the distance; of
+    equal ones the lowest and nearest.
 
     Args:
         network: What was trained.
@@ -55,8 +55,8 @@ def choose_decoding(
     """
     if experiment.decoding_of is not None:
         return decoding_of(experiment.decoding_of, experiment), DetectionScore(0, 0, 0)
-    outlined = [image for image in images if image.instances is not None]
-    if outlined:
+    if any(image.instances is not None and image.instances.any() for image in images):
+        outlined = [image for image in images if image.instances is not None]
         return choose_outlines(network, outlined, experiment)
     totals: dict[Decoding, DetectionScore] = defaultdict(lambda: DetectionScore(0, 0, 0))
     for image in images:

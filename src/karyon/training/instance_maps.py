@@ -38,13 +38,16 @@ def instance_map(
     """
     check_positive(mpp=mpp, diameter_um=diameter_um)
     shapes = read_shapes(annotation, diameter_um / mpp / 2)
-    owner, row, column = pixels_within(grid, shapes.bounds)
-    position = grid.to_level0(np.stack([column, row], axis=1) + NUDGE)
-    kept = np.flatnonzero(shapes.contains(owner, position))
-    away = np.hypot(*(position[kept] - shapes.centres[owner[kept]]).T)
-    kept = kept[np.argsort(-away, kind="stable")]  # the last one written stays
     instances = np.zeros((grid.height, grid.width), np.int32)
-    instances[row[kept], column[kept]] = owner[kept] + 1
+    for owner, row, column in pixels_within(grid, shapes.bounds):
+        position = grid.to_level0(np.stack([column, row], axis=1) + NUDGE)
+        kept = np.flatnonzero(shapes.contains(owner, position))
+        away = np.hypot(*(position[kept] - shapes.centres[owner[kept]]).T)
+        there = instances[row[kept], column[kept]]  # of nuclei before these
+        nearer = (there == 0) | (away <= np.hypot(*(position[kept] - shapes.centres[there - 1]).T))
+        kept, away = kept[nearer], away[nearer]
+        kept = kept[np.argsort(-away, kind="stable")]  # the last one written stays
+        instances[row[kept], column[kept]] = owner[kept] + 1
     return instances
 
 

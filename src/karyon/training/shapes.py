@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +14,8 @@ from shapely.geometry.base import BaseGeometry
 from karyon.io.annotations.instances import instance_points
 from karyon.tiles.grid import Grid
 
+# Bounds the memory of nuclei that are drawn; results do not depend on it.
+PIXELS_AT_ONCE = 1 << 18
 # In level-0 pixels, pixel centres at integers. An instance map: integers, (H, W), 0 = background. Outlines: a
 # valid polygon or multipolygon of each nucleus. Centres: floats, x and y, (n, 2).
 Annotation: TypeAlias = np.ndarray | Sequence[BaseGeometry]
@@ -109,22 +111,26 @@ def _shapes_of_centres(centres: np.ndarray, radius: float) -> Shapes:
     return Shapes(centres, np.hstack([centres - radius, centres + radius]), contains)
 
 
-def pixels_within(grid: Grid, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pixels_within(grid: Grid, bounds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Model pixels of every box, at least those whose centre lies in it.
 
     Args:
         grid: The model grid.
         bounds: Left, top, right and bottom in level-0 pixels, ``(n, 4)``.
 
-    Returns:
-        Row of the box, and row and column of the pixel, int64, ``(k,)`` each; box by box.
+    Yields:
+        Row of the box, and row and column of the pixel, int64, ``(k,)`` each; box by box, of some boxes at a
+        time: up to ``PIXELS_AT_ONCE`` pixels and those of one box more.
     """
     end = np.array([grid.width, grid.height])
     first = np.clip(np.floor(grid.from_level0(bounds[:, :2])).astype(np.int64), 0, end)
     beyond = np.clip(np.ceil(grid.from_level0(bounds[:, 2:])).astype(np.int64) + 1, first, end)
     across, down = (beyond - first).T
     count = across * down
-    owner = np.repeat(np.arange(len(bounds)), count)
-    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    down_by, across_by = np.divmod(place, across[owner])
-    return owner, first[owner, 1] + down_by, first[owner, 0] + across_by
+    parts = np.flatnonzero(np.diff(np.cumsum(count) // PIXELS_AT_ONCE)) + 1
+    for boxes in np.split(np.arange(len(bounds)), parts):
+        owner = np.repeat(boxes, count[boxes])
+        before = np.cumsum(count[boxes]) - count[boxes]
+        place = np.arange(len(owner)) - np.repeat(before, count[boxes])
+        down_by, across_by = np.divmod(place, across[owner])
+        yield owner, first[owner, 1] + down_by, first[owner, 0] + across_by

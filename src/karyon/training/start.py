@@ -65,8 +65,10 @@ def _continue(network: nn.Module, experiment: Experiment, start: Start) -> list[
     ):
         if found != wanted:
             raise KaryonError(f"start: {key} of {start.model} is {found}, the experiment's is {wanted}")
+    # Pixels that were folded by 2 are not in the order of those that are by 4.
+    repeated = len(card.maps) == 1 and getattr(trained, "fold", 1) in (1, getattr(network, "fold", 1))
     try:
-        network.load_state_dict(_with_maps(trained.state_dict(), network.state_dict()))
+        network.load_state_dict(_with_maps(trained.state_dict(), network.state_dict(), repeated))
     except RuntimeError as error:
         raise KaryonError(
             f"start: {start.model} was built with {card.arguments}, the experiment's network with "
@@ -83,17 +85,25 @@ def _continue(network: nn.Module, experiment: Experiment, start: Start) -> list[
     return pieces[: start.freeze]
 
 
-def _with_maps(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _with_maps(
+    weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], repeated: bool
+) -> dict[str, torch.Tensor]:
     """The weights of a network with one map for one with several, or for one that folds pixels.
 
     Each map starts as that one, and each pixel that is folded with others as their mean did: a folding
-    network starts as the other one at its coarser resolution.
+    network starts as the other one at its coarser resolution. Where both fold, the pixels of a map come one
+    after another, and then those of the next map.
+
+    Args:
+        weights: Of the one.
+        wanted: Of the other, for their shapes.
+        repeated: Whether the one has one map, and its pixels are in the other's order.
     """
     fitted = {}
     for name, value in weights.items():
         shape = wanted[name].shape if name in wanted else value.shape
-        if value.shape[:1] == (1,) and value.shape[1:] == shape[1:]:
-            value = value.expand(shape)
+        if repeated and value.ndim and value.shape[1:] == shape[1:] and shape[0] % value.shape[0] == 0:
+            value = value.repeat(shape[0] // value.shape[0], *[1] * (value.ndim - 1))
         elif value.ndim == 4 and shape[0] == value.shape[0] and shape[1] % value.shape[1] == 0:
             pixels = shape[1] // value.shape[1]
             value = value.repeat_interleave(pixels, dim=1) / pixels

@@ -53,13 +53,14 @@ def shrunken_mask(
     shapes = read_shapes(annotation, diameter_um / mpp / 2)
     kept_length = np.sqrt(share)
     centre = np.tile(shapes.centres, 2)
-    owner, row, column = pixels_within(grid, centre + (shapes.bounds - centre) * kept_length)
-    position = grid.to_level0(np.stack([column, row], axis=1) + NUDGE)
-    about = shapes.centres[owner]
-    kept = shapes.contains(owner, about + (position - about) / kept_length)
     mask = np.zeros((grid.height, grid.width), np.float32)
-    mask[row[kept], column[kept]] = 1
-    missed = np.bincount(owner[kept], minlength=len(shapes.centres)) == 0
+    missed = np.ones(len(shapes.centres), bool)
+    for owner, row, column in pixels_within(grid, centre + (shapes.bounds - centre) * kept_length):
+        position = grid.to_level0(np.stack([column, row], axis=1) + NUDGE)
+        about = shapes.centres[owner]
+        kept = shapes.contains(owner, about + (position - about) / kept_length)
+        mask[row[kept], column[kept]] = 1
+        missed[owner[kept]] = False
     nearest = np.floor(grid.from_level0(shapes.centres[missed]) + 0.5 + NUDGE).astype(np.int64)
     inside = np.clip(nearest, 0, [grid.width - 1, grid.height - 1])
     inside = inside[(np.abs(nearest - inside) <= 1).all(axis=1)]  # the others lie beyond the image
@@ -115,10 +116,10 @@ def proximity_map(
     check_positive(mpp=mpp, reach_um=reach_um, decay=decay, peak=peak)
     centres = read_shapes(annotation, 0.0).centres
     reach = reach_um / mpp
-    owner, row, column = pixels_within(grid, np.hstack([centres - reach, centres + reach]))
-    position = grid.to_level0(np.stack([column, row], axis=1).astype(np.float64))
     distance = np.full((grid.height, grid.width), reach)
-    np.minimum.at(distance, (row, column), np.hypot(*(position - centres[owner]).T))
+    for owner, row, column in pixels_within(grid, np.hstack([centres - reach, centres + reach])):
+        position = grid.to_level0(np.stack([column, row], axis=1).astype(np.float64))
+        np.minimum.at(distance, (row, column), np.hypot(*(position - centres[owner]).T))
     return (peak * np.expm1(decay * (1 - distance / reach)) / np.expm1(decay)).astype(np.float32)
 
 
