@@ -21,7 +21,7 @@ from karyon.io.annotations import (
     read_outlines,
     read_points,
 )
-from karyon.io.annotations.outlines import _shapes
+from karyon.io.annotations.outlines import geojson_shapes
 from karyon.io.sheets import read_sheet
 from karyon.io.slides import open_slide
 from karyon.stain.inputs import Measured
@@ -288,7 +288,7 @@ def read_annotation(row: pd.Series, size: tuple[int, int], mpp: float) -> Annota
 
 def _check_points(path: Path) -> None:
     """Refuse a GeoJSON of points if some of its nuclei are outlines, which are not to be lost unsaid."""
-    shapes = list(_shapes(path))
+    shapes = list(geojson_shapes(path))
     points = [where for shape, _, where in shapes if isinstance(shape, tuple)]
     if len(points) < len(shapes):
         raise SlideError(

@@ -116,7 +116,7 @@ def read_geojson(path: Path) -> PointList:
     """
     positions: list[Point] = []
     names: list[str | None] = []
-    for shape, name, _ in _shapes(path):
+    for shape, name, _ in geojson_shapes(path):
         positions.append(shape if isinstance(shape, tuple) else _centroid(shape))
         names.append(name)
     return positions, names
@@ -129,7 +129,7 @@ def read_geojson_outlines(path: Path) -> Outlines:
         SlideError: As there, or a feature is a point.
     """
     areas, names = [], []
-    for shape, name, where in _shapes(path):
+    for shape, name, where in geojson_shapes(path):
         if isinstance(shape, tuple):
             raise SlideError(f"{where}: a point; an outline is needed here, a Polygon or MultiPolygon.")
         areas.append(shape)
@@ -137,8 +137,12 @@ def read_geojson_outlines(path: Path) -> Outlines:
     return Outlines(tuple(areas), tuple(names))
 
 
-def _shapes(path: Path) -> Iterator[tuple[Point | BaseGeometry, str | None, str]]:
-    """Point or area, class, and where it is for messages."""
+def geojson_shapes(path: Path) -> Iterator[tuple[Point | BaseGeometry, str | None, str]]:
+    """The shapes of a GeoJSON file: point or area, class, and where it is for messages.
+
+    Raises:
+        SlideError: As :func:`read_geojson`.
+    """
     check_readable(path)
     try:
         document = json.loads(_text(path))
