@@ -87,7 +87,7 @@ def write_experiment(sheet: Path, preset: str, **changes: Any) -> Path:
         ("switch_unet", "HE-C", 2),
         ("switch_unet", "CN-H&E", 3),
         ("micronet", "RGB", 3),
-        ("karyon_outline", "H-C", 1),
+        ("karyon_outline", "CN-H&E", 3),
         ("nb", "CN-H&E", 3),
         ("joint", "CN-H&E", 3),
     ],
@@ -95,9 +95,9 @@ def write_experiment(sheet: Path, preset: str, **changes: Any) -> Path:
 def test_trained_model_runs_on_slides_by_its_card_alone(
     sheet: Path, preset: str, network_input: str, channels: int
 ) -> None:
-    small = {"width": 2} if preset in ("micronet", "joint") else {"width": 2, "depth": 2}
+    small = {"width": 2} if preset in ("micronet", "joint", "karyon_outline") else {"width": 2, "depth": 2}
     changes = {"arguments": small, "steps": 2, "batch": 2, "crop_px": 32, "input": network_input}
-    changes |= {"mpp": 0.5, "start": None, "ema": 0.9, "classes": []}
+    changes |= {"mpp": 0.5, "encoder_weights": None, "ema": 0.9, "classes": []}
     experiment = read_experiment(write_experiment(sheet, preset, **changes))
     folder = sheet.parent / "model"
     written = train_and_ship(
