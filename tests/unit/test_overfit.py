@@ -59,6 +59,7 @@ def with_network(
 # Networks without batch norm learn at lower rates. GCN sees far: its crops show it more glass.
 NETWORKS = dict(
     [
+        with_network("efficientnet_unet", MASKS, rate=0.005, steps=300),
         with_network("fcn8s", MASKS, rate=0.002, steps=350),
         with_network("fcrn_a", PROXIMITY),
         with_network("fcrn_b", PROXIMITY, steps=150, crop_px=128),
