@@ -351,7 +351,8 @@ def test_fresh_weights_keep_the_scale_of_their_input(name: str) -> None:
 
 def test_unknown_architecture_lists_those_there_are_and_the_nearest() -> None:
     with pytest.raises(
-        KaryonError, match=r"'Micro-Net'; known: fcn8s, fcrn_a.*\(did you mean 'micronet'\?\)"
+        KaryonError,
+        match=r"'Micro-Net'; known: efficientnet_unet, fcn8s, fcrn_a.*\(did you mean 'micronet'\?\)",
     ):
         build("Micro-Net")
 
