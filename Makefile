@@ -34,7 +34,7 @@ format: $(VENV)/.installed
 	$(BIN)/snakefmt Snakefile workflow
 
 $(DEMO): $(VENV)/.installed
-	$(BIN)/karyon demo-slides results/demo-slides
+	$(BIN)/karyon demo-slides results/demo-slides --slides 3
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
